@@ -1,0 +1,41 @@
+# Every target creates .venv and installs what it needs; done once, that costs a fraction of a second.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+FOLDERS := compiler passes backends models
+THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: demo test test-all lint format bench clean
+.DEFAULT_GOAL := test
+
+# The strict editable install links files one by one, so a new or renamed module needs a new install.
+.venv/installed: pyproject.toml setup.py constraints.txt tools/install.sh $(shell find $(FOLDERS) -type d -not -name __pycache__) $(wildcard models/data/*)
+	bash tools/install.sh "$(PYTHON)"
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/python -m sardonyx.models.demo
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint
+	$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup
+
+test-all: lint
+	bash tools/install.sh "$(PYTHON)" train
+	$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup -m ""
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

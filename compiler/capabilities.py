@@ -1,0 +1,124 @@
+"""What a target runs as integers: plain data that backends publish and passes read.
+
+A backend fills in a `Capabilities` table; placement, fusion and legalization read it and never ask for
+a target's name. An operator is in one of three states: not listed (it runs in float), listed as
+`Role.TRANSPARENT` (it moves data, so it carries its input's quantization unchanged), or listed as an
+operator with integer kernels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sardonyx.ir import DataType
+
+
+class Role(StrEnum):
+    """How an operator takes part in an integer region."""
+
+    COMPUTE = "compute"
+    """Has an integer kernel that pays by itself: it starts a region (Conv, MatMul, Gemm)."""
+    FOLLOWER = "follower"
+    """Has an integer kernel that pays only between quantized neighbours (Add, AveragePool, Concat)."""
+    TRANSPARENT = "transparent"
+    """Moves data without arithmetic: output scale and zero point are the input's (Reshape, MaxPool)."""
+    ACTIVATION = "activation"
+    """Clamps: vanishes into the quantization of its output where the range covers it (Relu, Clip)."""
+
+
+@dataclass(frozen=True)
+class WeightSupport:
+    """How a constant weight operand may be quantized.
+
+    Attributes:
+        dtypes: Accepted integer types, preferred first.
+        channel_axis: Axis of the per-channel scales; negative counts from the back; None: per-tensor only.
+        transposed_axis: The axis instead, where the operator's attribute `transpose_attribute` is 1.
+        transpose_attribute: For instance `transB` of Gemm.
+    """
+
+    dtypes: tuple[DataType, ...]
+    channel_axis: int | None = None
+    transposed_axis: int | None = None
+    transpose_attribute: str | None = None
+
+
+@dataclass(frozen=True)
+class OpSupport:
+    """One row of the table: one operator on one target.
+
+    Attributes:
+        op_type: Operator name.
+        role: How it takes part in an integer region.
+        domain: Operator domain; the empty string is the standard one.
+        inputs: Indices of the inputs that carry quantized activations; None: all of them.
+        weight: Index of the input that, where constant, is a weight. The input may still be an activation.
+        weight_support: How that weight may be quantized.
+        bias: Index of the INT32 bias input with scale S_x * S_w, if the operator has one.
+        needs_quantized_output: Whether the integer kernel exists only with a quantized output.
+        shared_scale: Whether inputs and output should share scale and zero point to avoid requantization.
+        fixed_output_range: (low, high) where the target wants a fixed output range, as for Sigmoid.
+        attributes: Attribute values the kernel requires, by name.
+        ranks: Accepted ranks of the first input; None: any.
+        min_opset: First opset of the standard domain from which the target does this.
+        note: Why, for people who read the record.
+    """
+
+    op_type: str
+    role: Role
+    domain: str = ""
+    inputs: tuple[int, ...] | None = (0,)
+    weight: int | None = None
+    weight_support: WeightSupport | None = None
+    bias: int | None = None
+    needs_quantized_output: bool = True
+    shared_scale: bool = False
+    fixed_output_range: tuple[float, float] | None = None
+    attributes: Mapping[str, int | float | str] = field(default_factory=dict)
+    ranks: tuple[int, ...] | None = None
+    min_opset: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ActivationScheme:
+    """How activations are quantized: their type and whether the zero point may differ from zero.
+
+    Attributes:
+        dtype: Integer type of activations.
+        symmetric: Whether the zero point is fixed at zero (signed types) for this target.
+    """
+
+    dtype: DataType
+    symmetric: bool = False
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The whole table of one target on one machine.
+
+    Attributes:
+        target: The target's name, for records and messages; no pass may branch on it.
+        activation: The preferred scheme of activations on this machine.
+        weight_dtype: The preferred type of weights on this machine.
+        reduce_range: Whether weights must stay within 7 bits, because the machine's kernels saturate.
+        min_opset: The oldest standard opset in which the target takes Q/DQ with per-channel scales.
+        max_opset: The newest standard opset that the target loads.
+        operators: Rows, by (domain, op_type).
+        domains: Operator domains the target knows besides the standard one.
+        warnings: What a user of this machine must know, as sentences.
+    """
+
+    target: str
+    activation: ActivationScheme
+    weight_dtype: DataType
+    reduce_range: bool
+    min_opset: int
+    max_opset: int
+    operators: Mapping[tuple[str, str], OpSupport]
+    domains: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def support(self, domain: str, op_type: str) -> OpSupport | None:
+        """Returns the row of an operator, or None where the target runs it in float only."""
+        return self.operators.get((domain, op_type))

@@ -1,0 +1,1 @@
+"""The driver: from file to artefact."""

@@ -1,0 +1,1 @@
+"""Passes: one folder a family. `sardonyx.passes.base` is the contract they fulfil."""
