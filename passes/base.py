@@ -1,7 +1,8 @@
 """The contract of a pass: an onnx_ir pass that also counts, refuses with reasons, and prints itself.
 
-A pass is a frozen dataclass. Its fields are its options, so that `spec(p)` is the text that builds it again. It changes
-the model in place and returns a `PassResult`. It never saves, verifies or undoes: the pass manager does.
+A pass is a frozen dataclass. Its fields are its options, so that `spec(p)` is the text that builds it
+again. It changes the model in place and returns a `PassResult`. It never saves, verifies or undoes: the pass
+manager does.
 """
 
 import dataclasses
