@@ -13,9 +13,7 @@ ROOTS = {
 }
 
 packages = [
-    name
-    for root, folder in ROOTS.items()
-    for name in (root, *(f"{root}.{sub}" for sub in find_packages(folder)))
+    name for root, folder in ROOTS.items() for name in (root, *(f"{root}.{sub}" for sub in find_packages(folder)))
 ]
 
 setup(

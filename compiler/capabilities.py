@@ -35,12 +35,15 @@ class WeightSupport:
         channel_axis: Axis of the per-channel scales; negative counts from the back; None: per-tensor only.
         transposed_axis: The axis instead, where the operator's attribute `transpose_attribute` is 1.
         transpose_attribute: For instance `transB` of Gemm.
+        per_channel_ranks: Ranks of the weight for which per-channel scales are right; None: any. Weights of
+            other ranks are quantized per tensor.
     """
 
     dtypes: tuple[DataType, ...]
     channel_axis: int | None = None
     transposed_axis: int | None = None
     transpose_attribute: str | None = None
+    per_channel_ranks: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ class OpSupport:
         weight_support: How that weight may be quantized.
         bias: Index of the INT32 bias input with scale S_x * S_w, if the operator has one.
         needs_quantized_output: Whether the integer kernel exists only with a quantized output.
-        shared_scale: Whether inputs and output should share scale and zero point to avoid requantization.
-        fixed_output_range: (low, high) where the target wants a fixed output range, as for Sigmoid.
-        attributes: Attribute values the kernel requires, by name.
+        fixed_output_range: (low, high) where the target wants a fixed output range, as for Softmax.
+        on_integers: For a transparent operator: the target does not drop the Q/DQ pairs around it by itself, but
+            runs it on integer tensors when written so.
+        attributes: Attribute values the kernel requires, by name; an absent attribute counts as this value.
+        zero_inputs: Inputs that must be absent or a constant 0.
         ranks: Accepted ranks of the first input; None: any.
         min_opset: First opset of the standard domain from which the target does this.
         note: Why, for people who read the record.
@@ -72,9 +77,10 @@ class OpSupport:
     weight_support: WeightSupport | None = None
     bias: int | None = None
     needs_quantized_output: bool = True
-    shared_scale: bool = False
     fixed_output_range: tuple[float, float] | None = None
+    on_integers: bool = False
     attributes: Mapping[str, int | float | str] = field(default_factory=dict)
+    zero_inputs: tuple[int, ...] = ()
     ranks: tuple[int, ...] | None = None
     min_opset: int = 1
     note: str = ""
@@ -103,7 +109,6 @@ class Capabilities:
         weight_dtype: The preferred type of weights on this machine.
         reduce_range: Whether weights must stay within 7 bits, because the machine's kernels saturate.
         min_opset: The oldest standard opset in which the target takes Q/DQ with per-channel scales.
-        max_opset: The newest standard opset that the target loads.
         operators: Rows, by (domain, op_type).
         domains: Operator domains the target knows besides the standard one.
         warnings: What a user of this machine must know, as sentences.
@@ -114,7 +119,6 @@ class Capabilities:
     weight_dtype: DataType
     reduce_range: bool
     min_opset: int
-    max_opset: int
     operators: Mapping[tuple[str, str], OpSupport]
     domains: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

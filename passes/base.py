@@ -7,15 +7,16 @@ manager does.
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities
+from sardonyx.measure import Samples
 
-Feed = Mapping[str, Any]
-"""One sample: arrays by input name."""
+Progress = Callable[[int, int | None, str], None]
+"""Called as progress(done, total, what) during long work; total is None where it is unknown."""
 
 
 def no_progress(done: int, total: int | None, what: str) -> None:
@@ -29,13 +30,13 @@ class PassContext:
     Attributes:
         capabilities: The target's table, for passes that depend on the target.
         samples: Calibration samples; iterated anew each time, one sample in memory at a time.
-        progress: Called as `progress(done, total, what)` during long work; total is None where unknown.
+        progress: Told how far long work has come.
         threads: Threads a pass may give to a runtime it calls.
     """
 
     capabilities: Capabilities | None = None
-    samples: Iterable[Feed] | None = None
-    progress: Callable[[int, int | None, str], None] = no_progress
+    samples: Samples | None = None
+    progress: Progress = no_progress
     threads: int = 1
 
 

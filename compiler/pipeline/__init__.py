@@ -1,1 +1,31 @@
-"""The pipeline room."""
+"""The pipeline: passes as transactions, pipelines as text, recipes in, records out."""
+
+from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
+from sardonyx.pipeline.manager import Hook, PassManager, PassRecord, PipelineResult, Status
+from sardonyx.pipeline.recipe import Recipe
+from sardonyx.pipeline.record import Accuracy, Candidate, CompileRecord, Decision, FileEntry, Latency
+from sardonyx.pipeline.registry import available_passes
+from sardonyx.pipeline.spec import format_pass, format_pipeline, parse_pipeline
+
+__all__ = [
+    "Accuracy",
+    "Candidate",
+    "CompileRecord",
+    "Decision",
+    "FileEntry",
+    "Hook",
+    "Latency",
+    "Pass",
+    "PassContext",
+    "PassManager",
+    "PassRecord",
+    "PassResult",
+    "PipelineResult",
+    "Recipe",
+    "Refusal",
+    "Status",
+    "available_passes",
+    "format_pass",
+    "format_pipeline",
+    "parse_pipeline",
+]

@@ -1,1 +1,1 @@
-"""The folding passes."""
+"""Folding: what can be computed once, at compile time."""

@@ -1,1 +1,1 @@
-"""The fusion passes."""
+"""Fusion: several nodes that one node computes as well."""

@@ -1,0 +1,54 @@
+"""The ONNX Runtime backend (CPU provider)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sardonyx import ir
+from sardonyx.backends.base import Backend, LegalizeResult
+from sardonyx.backends.onnxruntime.table import capabilities
+from sardonyx.capabilities import Capabilities
+from sardonyx.measure import Machine, Session, SessionOptions
+
+MODEL_NAME = "model.onnx"
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeBackend(Backend):
+    """ONNX models with Q/DQ, run by ONNX Runtime's CPU provider."""
+
+    name = "onnxruntime"
+    summary = "ONNX Runtime, CPU provider: ONNX models with Q/DQ, run as QLinear* kernels"
+
+    def capabilities(self, machine: Machine) -> Capabilities:
+        """Returns the table of the CPU provider on a machine."""
+        return capabilities(machine)
+
+    def legalize(self, model: ir.Model) -> LegalizeResult:
+        """Names the operators that no kernel will run; their nodes are left as they are."""
+        known = {"", *self.known_domains(), *(function.domain for function in model.functions.values())}
+        refusals = tuple(
+            f"{node.name or node.op_type}: the domain {node.domain!r} is not one that ONNX Runtime has kernels for; "
+            "it loads only where a custom operator library is registered."
+            for graph in ir.all_graphs(model)
+            for node in graph
+            if node.domain not in known
+        )
+        return LegalizeResult(refusals=refusals)
+
+    @staticmethod
+    def known_domains() -> tuple[str, ...]:
+        """Operator domains that the CPU provider has kernels for, besides the standard one."""
+        return ("ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental")
+
+    def load(self, source: str | os.PathLike[str] | bytes, *, threads: int = 1) -> Session:
+        """Loads a model; see `Session` for the errors raised."""
+        return Session(source, options=SessionOptions(threads=threads))
+
+    def emit(self, model: ir.Model, folder: Path, *, check: bool = True) -> Path:
+        """Writes `model.onnx` (with `model.onnx.data` beside it over 2 GB) and loads it back."""
+        path = folder / MODEL_NAME
+        ir.save(model, path)
+        if check:
+            self.load(path)
+        return path

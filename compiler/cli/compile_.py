@@ -1,0 +1,129 @@
+"""`sardonyx compile`: the whole job."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sardonyx.cli.console import DONE, OVER_BUDGET, progress_bar, say, say_json, warn
+from sardonyx.cli.options import Data, Json, Model, Quiet, parse_share
+
+if TYPE_CHECKING:
+    from sardonyx.driver import CompileResult
+    from sardonyx.pipeline import Candidate, CompileRecord, Recipe
+
+HELP = """Compile a model for a target: optimize, quantize, judge, and write what may be deployed.
+
+Writes OUT/model.onnx and OUT/record.json. Exits with 1 when the budget could not be met; the best safe model is written
+all the same."""
+
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        "-m",
+        help="package.module:function taking run(feed) -> outputs and returning a float, higher is better. "
+        "Default: agreement with the original on held-out samples.",
+    ),
+]
+MaxDrop = Annotated[str | None, typer.Option("--max-drop", help="Largest loss of the metric, as 1% or 0.01.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", "-r", help="YAML, TOML or JSON recipe; options here win over it.")
+]
+OptionalTarget = Annotated[str | None, typer.Option("--target", "-t", help="Backend; `sardonyx targets` lists them.")]
+OptionalThreads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads of the runtime within an operator.")
+]
+
+
+def command(  # noqa: PLR0913 - one parameter an option is how typer reads a command line
+    model: Model,
+    output: Output,
+    target: OptionalTarget = None,
+    data: Data = None,
+    metric: Metric = None,
+    max_drop: MaxDrop = None,
+    recipe: RecipeFile = None,
+    threads: OptionalThreads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Runs the compile and prints its outcome."""
+    from sardonyx.driver import CompileJob, run_compile
+
+    overrides = {
+        "target": target,
+        "max_drop": None if max_drop is None else parse_share(max_drop),
+        "threads": threads,
+    }
+    with progress_bar(quiet=quiet or json) as progress:
+        job = CompileJob(model, data, metric, _recipe(recipe, overrides), output, progress)
+        result = run_compile(job)
+    if json:
+        say_json(result.record.model_dump(mode="json"))
+    else:
+        _print(result, output, quiet=quiet)
+    raise typer.Exit(DONE if result.record.met_budget else OVER_BUDGET)
+
+
+def _recipe(path: Path | None, overrides: dict[str, Any]) -> "Recipe":
+    from sardonyx.pipeline import Recipe
+
+    base = Recipe() if path is None else Recipe.from_file(path)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return Recipe.from_data({**base.model_dump(), **given})
+
+
+def _print(result: "CompileResult", output: Path, *, quiet: bool) -> None:
+    record = result.record
+    if not quiet:
+        for line in (*record.repairs, *record.warnings):
+            warn(line)
+    for line in summary_lines(record):
+        say(line)
+    say(f"  written    {result.path}")
+    say(f"  record     {output / 'record.json'}")
+
+
+def summary_lines(record: "CompileRecord") -> list[str]:
+    """The outcome of a compile in a few lines, without the files."""
+    lines = [f"{record.source.path or 'model'} -> {record.recipe.target}: {record.chosen}"]
+    decision = next((d for d in reversed(record.decisions) if d.stage == "choose"), None)
+    if decision is not None:
+        lines.append(f"  because    {decision.reason}")
+    chosen = record.candidate(record.chosen)
+    if chosen is not None:
+        lines.extend(_measured(chosen, record))
+    integer = sum(1 for d in record.decisions if d.stage == "quantize" and d.choice.endswith("weight"))
+    if record.chosen == "quantized":
+        lines.append(
+            f"  integers   {integer} weights; {_kept_in_float(record)} nodes of the target's table kept in float"
+        )
+    lines.extend(f"  undone     {p.spec}: {p.reason}" for p in record.passes if p.status == "undone")
+    return lines
+
+
+def _kept_in_float(record: "CompileRecord") -> int:
+    return sum(1 for d in record.decisions if d.choice == "not stay-in-float")
+
+
+def _measured(chosen: "Candidate", record: "CompileRecord") -> list[str]:
+    lines = []
+    accuracy, latency = chosen.accuracy, chosen.latency
+    if accuracy is not None:
+        held = f", {accuracy.samples} samples" if accuracy.samples else ""
+        lines.append(
+            f"  accuracy   {accuracy.original:.4f} -> {accuracy.candidate:.4f} (drop {accuracy.drop:+.2%}, "
+            f"budget {record.recipe.max_drop:.2%}; {accuracy.metric}{held})"
+        )
+    if latency is not None:
+        lines.append(
+            f"  speed      {latency.speedup:.2f}x, 95 % interval {latency.low:.2f} to {latency.high:.2f} "
+            f"({latency.original_ms:.3f} -> {latency.candidate_ms:.3f} ms, {latency.threads} thread(s), "
+            f"{latency.pairs} pairs)"
+        )
+    before, after = record.source.nbytes or 0, chosen.nbytes
+    ratio = f" ({before / after:.2f}x smaller)" if after and after < before else ""
+    lines.append(f"  size       {before / 1e6:.2f} -> {after / 1e6:.2f} MB of tensors{ratio}")
+    return lines

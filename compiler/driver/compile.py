@@ -1,0 +1,257 @@
+"""The compile: load, optimize, quantize, legalize, judge, choose, emit, record."""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sardonyx import ir
+from sardonyx.backends import Backend, backend
+from sardonyx.driver.choice import OPTIMIZED, ORIGINAL, QUANTIZED, choose
+from sardonyx.driver.judge import Judge, Metric
+from sardonyx.driver.output import replaced_folder, require_writable
+from sardonyx.errors import BackendError
+from sardonyx.measure import (
+    Samples,
+    Session,
+    SessionOptions,
+    Split,
+    describe_machine,
+    load_metric,
+    load_samples,
+    tool_versions,
+)
+from sardonyx.passes.base import PassContext, Progress, no_progress
+from sardonyx.pipeline import (
+    CompileRecord,
+    FileEntry,
+    PassManager,
+    PassRecord,
+    Recipe,
+    Status,
+    available_passes,
+    format_pipeline,
+    parse_pipeline,
+)
+from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """The outcome of a compile.
+
+    Attributes:
+        model: The chosen model.
+        record: What was done, measured and decided.
+        path: The written model, or None where no output folder was given.
+    """
+
+    model: ir.Model
+    record: CompileRecord
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """What the user brings.
+
+    Attributes:
+        source: Anything `sardonyx.ir.load` takes.
+        data: Anything `sardonyx.measure.load_samples` takes; None for no samples.
+        metric: `package.module:function` or a function of `run`, higher is better; None for agreement.
+        recipe: How to compile.
+        output: Folder to write; None to write nothing.
+        progress: Told how far the compile has come.
+    """
+
+    source: Any
+    data: Any = None
+    metric: str | Metric | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    output: str | os.PathLike[str] | None = None
+    progress: Progress = no_progress
+
+
+def run_compile(job: CompileJob) -> CompileResult:
+    """Runs a compile.
+
+    Raises:
+        UsageError: If the model, the samples, the metric, the recipe or the output folder cannot be used.
+        BackendError: If the target fails in a way that leaves nothing to return.
+    """
+    output = None if job.output is None else Path(job.output)
+    source_path = Path(job.source) if isinstance(job.source, str | os.PathLike) else None
+    if output is not None:
+        require_writable(output, source_path)
+    with tempfile.TemporaryDirectory(prefix="sardonyx-") as scratch:
+        return _Compiler(job, output, Path(scratch)).run()
+
+
+class _Compiler:
+    def __init__(self, job: CompileJob, output: Path | None, scratch: Path) -> None:
+        self.job = job
+        self.recipe = job.recipe
+        self.output = output
+        self.scratch = scratch
+        self.backend: Backend = backend(job.recipe.target)
+        self.machine = describe_machine()
+        self.capabilities = self.backend.capabilities(self.machine)
+        self.record = CompileRecord(
+            recipe=job.recipe,
+            tools=tool_versions(),
+            machine=asdict(self.machine),
+            warnings=list(self.capabilities.warnings),
+        )
+        passes = available_passes()
+        self.exact_passes = parse_pipeline(self.recipe.optimize, passes)
+        self.lossy_passes = parse_pipeline(self.recipe.quantize, passes)
+        self.record.pipeline = format_pipeline((*self.exact_passes, *self.lossy_passes))
+        self.metric = None if job.metric is None else load_metric(job.metric)
+        self.models: dict[str, ir.Model] = {}
+        self.plan: dict[str, Any] | None = None
+
+    def run(self) -> CompileResult:
+        self._load()
+        original = self._open_original()
+        if original is None:
+            return self._unproven()
+        with original:
+            split = self._split(original)
+            self._make_candidates(split)
+            judge = self._judge(original, split)
+            for name in list(self.models)[1:]:
+                path = self._write(name, self.models[name])
+                self.record.candidates.append(judge.measure(name, self.models[name], path))
+        choice = choose(self.record.candidates, self.recipe)
+        self.record.decide("choose", choice.name, choice.reason)
+        self.record.chosen, self.record.met_budget = choice.name, choice.met_budget
+        return self._finish()
+
+    def _load(self) -> None:
+        self.job.progress(0, None, "load")
+        loaded = ir.load(self.job.source, opset=self.recipe.opset)
+        self.models[ORIGINAL] = loaded.model
+        self.record.repairs = [repair.message for repair in loaded.repairs]
+        self.record.source = FileEntry(digest=ir.digest(loaded.model), nbytes=ir.nbytes(loaded.model))
+        if loaded.path is not None:
+            self.record.source.path = str(loaded.path)
+            self.record.source.sha256 = ir.file_sha256(loaded.path)
+
+    def _open_original(self) -> Session | None:
+        """Loads the original in the runtime, as the user has it; repaired, where it does not load otherwise."""
+        options = SessionOptions(threads=self.recipe.threads)
+        path = self.record.source.path
+        if path is not None:
+            try:
+                return Session(path, options=options)
+            except BackendError as error:
+                self.record.decide("load", "repaired original", f"the original does not load: {error.message}")
+        try:
+            return Session(self._write(ORIGINAL, self.models[ORIGINAL]), options=options)
+        except BackendError as error:
+            self.record.decide("load", "unproven", error.message)
+            return None
+
+    def _write(self, name: str, model: ir.Model) -> Path:
+        folder = self.scratch / name
+        folder.mkdir(exist_ok=True)
+        path = folder / "model.onnx"
+        ir.save(model, path)
+        return path
+
+    def _split(self, original: Session) -> Split | None:
+        if self.job.data is None:
+            self.record.decide(
+                "quantize", "nothing", "there are no samples to calibrate and judge with: pass --data for INT8"
+            )
+            return None
+        samples = load_samples(self.job.data).named_for(original.inputs).checked(original.inputs)
+        split = samples.split(self.recipe.held_out)
+        calibration, held_out = split.calibration.count(), split.held_out.count()
+        self.record.samples = {
+            "source": samples.what,
+            "fingerprint": samples.fingerprint(),
+            "calibration": calibration,
+            "held_out": held_out,
+            "overlap": split.overlap,
+        }
+        if split.overlap:
+            self.record.warnings.append(
+                "There is only one sample, so that the model is judged on what it was calibrated with; give more."
+            )
+        return split
+
+    def _context(self, samples: Samples | None) -> PassContext:
+        return PassContext(self.capabilities, samples, self.job.progress, self.recipe.threads)
+
+    def _make_candidates(self, split: Split | None) -> None:
+        context = self._context(None if split is None else split.calibration)
+        optimized = PassManager(self.exact_passes, context=context).run(ir.clone(self.models[ORIGINAL]))
+        self._note(optimized.records)
+        self.models[OPTIMIZED] = optimized.model
+        if split is not None and self.lossy_passes:
+            quantized = PassManager(self.lossy_passes, context=context).run(ir.clone(optimized.model))
+            self._note(quantized.records)
+            if any(record.status is Status.APPLIED for record in quantized.records):
+                self.models[QUANTIZED] = quantized.model
+        for name, model in list(self.models.items())[1:]:
+            legalized = self.backend.legalize(model)
+            for change in legalized.changes:
+                self.record.decide("legalize", name, change)
+            self.record.warnings.extend(w for w in legalized.refusals if w not in self.record.warnings)
+
+    def _note(self, records: tuple[PassRecord, ...]) -> None:
+        for record in records:
+            plan = record.details.get("plan")
+            if plan is not None:  # kept in a file of its own: its scales are many
+                self.plan = plan
+                record = replace(record, details={k: v for k, v in record.details.items() if k != "plan"})
+                for point in plan["points"]:
+                    choice = f"{point['dtype']} {point['kind']}"
+                    self.record.decide("quantize", choice, point.get("reason", ""), (point["value"],))
+            self.record.passes.append(record)
+            if record.status is Status.UNDONE:
+                self.record.decide(record.name, "undone", record.reason)
+            for refusal in record.refusals:
+                self.record.decide(record.name, f"not {refusal.rule}", refusal.reason, refusal.nodes)
+
+    def _judge(self, original: Session, split: Split | None) -> Judge:
+        if self.metric is not None:
+            self.job.progress(0, None, "evaluate the original")
+        return Judge(
+            backend=self.backend,
+            original=original,
+            metric=self.metric,
+            original_metric=1.0 if self.metric is None else self.metric(original.run),
+            held_out=None if split is None else split.held_out,
+            feed=None if split is None else next(iter(split.calibration)),
+            recipe=self.recipe,
+            progress=self.job.progress,
+        )
+
+    def _unproven(self) -> CompileResult:
+        """The target cannot run the original at all: exact passes only, and the record says that nothing was proven."""
+        self._make_candidates(None)
+        reason = "the target cannot run the original, so that nothing could be calibrated, judged or timed"
+        self.record.decide("choose", OPTIMIZED, f"{reason}; only exact passes were applied")
+        self.record.chosen, self.record.met_budget = OPTIMIZED, False
+        self.record.warnings.append(f"Unproven: {reason}.")
+        return self._finish(proven=False)
+
+    def _finish(self, *, proven: bool = True) -> CompileResult:
+        model = self.models[self.record.chosen]
+        if self.output is None:
+            return CompileResult(model, self.record)
+        self.job.progress(0, None, "write")
+        with replaced_folder(self.output) as folder:
+            written = self.backend.emit(model, folder, check=proven)
+            if self.plan is not None and self.record.chosen == QUANTIZED:
+                (folder / PLAN_NAME).write_text(json.dumps(self.plan, indent=1) + "\n", encoding="utf-8")
+            self.record.outputs = [
+                FileEntry(path=file.name, sha256=ir.file_sha256(file), nbytes=file.stat().st_size)
+                for file in sorted(folder.iterdir())
+            ]
+            self.record.write(folder / RECORD_NAME)
+        return CompileResult(model, self.record, self.output / written.name)

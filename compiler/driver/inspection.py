@@ -1,0 +1,141 @@
+"""Inspection: what is in a model, what it costs, and what a target would do with it."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from sardonyx import ir
+from sardonyx.backends import backend
+from sardonyx.measure import describe_machine
+from sardonyx.passes.quantization.placement import place
+from sardonyx.pipeline import PassContext, PassManager, Recipe, available_passes, parse_pipeline
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Facts about a model.
+
+    Attributes:
+        path: Where it lies, if it came from a file.
+        opsets: Version by operator domain.
+        ir_version: Version of the file format.
+        inputs: Name, type and shape of each input, as text.
+        outputs: Likewise.
+        operators: Number of nodes by operator, subgraphs included.
+        nodes: Number of nodes in all graphs.
+        parameters: Number of elements of all initializers and constants.
+        nbytes: Bytes of all tensors.
+        macs: Multiply-accumulates of Conv, MatMul and Gemm for one run with symbolic dimensions at 1.
+        unknown_macs: Such nodes whose shapes are not known.
+        repairs: What loading repaired.
+        target: What the target would do, after the exact passes.
+    """
+
+    path: str | None
+    opsets: Mapping[str, int]
+    ir_version: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: Mapping[str, int]
+    nodes: int
+    parameters: int
+    nbytes: int
+    macs: int
+    unknown_macs: int
+    repairs: tuple[str, ...]
+    target: Mapping[str, Any]
+
+
+def inspect_model(source: Any, target: str) -> Inspection:
+    """Inspects a model for a target.
+
+    Raises:
+        UsageError: If the model cannot be loaded or the target does not exist.
+    """
+    loaded = ir.load(source)
+    model = loaded.model
+    ir.infer_shapes(model)
+    macs = [_macs(node) for graph in ir.all_graphs(model) for node in graph if node.op_type in _MACS]
+    return Inspection(
+        path=None if loaded.path is None else str(loaded.path),
+        opsets=dict(model.opset_imports),
+        ir_version=int(model.ir_version),
+        inputs=tuple(_describe(value) for value in model.graph.inputs),
+        outputs=tuple(_describe(value) for value in model.graph.outputs),
+        operators=ir.operator_counts(model),
+        nodes=ir.num_nodes(model),
+        parameters=_parameters(model),
+        nbytes=ir.nbytes(model),
+        macs=sum(m for m in macs if m is not None),
+        unknown_macs=sum(m is None for m in macs),
+        repairs=tuple(repair.message for repair in loaded.repairs),
+        target=_on_target(model, target),
+    )
+
+
+def _parameters(model: ir.Model) -> int:
+    tensors = (v.const_value for graph in ir.all_graphs(model) for v in graph.initializers.values())
+    constants = (
+        ir.constant_tensor(node.outputs[0])
+        for graph in ir.all_graphs(model)
+        for node in graph
+        if node.op_type == "Constant" and not node.domain
+    )
+    return sum(t.size for t in (*tensors, *constants) if t is not None)
+
+
+def _describe(value: ir.Value) -> str:
+    shape = "?" if value.shape is None else "x".join(str(d) for d in value.shape)
+    return f"{value.name}: {value.dtype.name if value.dtype is not None else '?'}[{shape}]"
+
+
+def _on_target(model: ir.Model, name: str) -> dict[str, Any]:
+    """What the exact passes leave and what of it the target could run as integers."""
+    target = backend(name)
+    capabilities = target.capabilities(describe_machine())
+    passes = parse_pipeline(Recipe().optimize, available_passes())
+    optimized = PassManager(passes, context=PassContext(capabilities)).run(ir.clone(model)).model
+    ir.infer_shapes(optimized)
+    placement = place(optimized, capabilities)
+    return {
+        "name": name,
+        "nodes_after_exact_passes": ir.num_nodes(optimized),
+        "integer_weights": len(placement.weights),
+        "quantized_values": len(placement.values),
+        "float_nodes": dict(placement.float_nodes),
+        "refusals": list(target.legalize(optimized).refusals),
+        "warnings": list(capabilities.warnings),
+        "not_in_table": dict(
+            Counter(node.op_type for node in optimized.graph if capabilities.support(node.domain, node.op_type) is None)
+        ),
+    }
+
+
+def _dims(value: ir.Value | None) -> tuple[int, ...] | None:
+    """Shape with symbolic dimensions at 1, or None where even the rank is unknown."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else 1 for d in value.shape)
+
+
+def _macs(node: ir.Node) -> int | None:
+    output, weight = _dims(node.outputs[0]), _dims(node.inputs[1] if len(node.inputs) > 1 else None)
+    if output is None or weight is None:
+        return None
+    return _MACS[node.op_type](node, output, weight)
+
+
+def _conv_transpose(node: ir.Node, output: tuple[int, ...], weight: tuple[int, ...]) -> int:
+    source = _dims(node.inputs[0])
+    return 0 if source is None else prod(source) * prod(weight[1:])
+
+
+_MACS: Mapping[str, Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], int]] = {
+    "Conv": lambda node, output, weight: prod(output) * prod(weight[1:]),
+    "ConvTranspose": _conv_transpose,
+    "MatMul": lambda node, output, weight: prod(output) * (weight[-2] if len(weight) > 1 else weight[0]),
+    "Gemm": lambda node, output, weight: prod(output) * weight[1 if ir.attribute(node, "transB", 0) else 0],
+}
+"""Multiply-accumulates by operator, from output and weight shapes."""

@@ -1,0 +1,114 @@
+"""Judging: what a candidate loses on data it was not tuned on, and how fast it is beside the original."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sardonyx import ir
+from sardonyx.backends import Backend
+from sardonyx.errors import BackendError
+from sardonyx.measure import Agreement, ErrorAccumulator, Feed, Samples, Session, paired_latency
+from sardonyx.passes.base import Progress
+from sardonyx.pipeline import Accuracy, Candidate, Latency, Recipe
+
+Metric = Callable[[Callable[[Feed], list[Any]]], float]
+
+AGREEMENT = "agreement with the original on held-out samples"
+EXACT_SQNR_DB = 60.0
+"""Rewrites that only reassociate FP32 sums stay far above this signal-to-noise ratio; a mistake does not."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures candidates against one original.
+
+    Attributes:
+        backend: The target that loads the candidates.
+        original: The original model, loaded in the target.
+        metric: The user's metric of a `run` function, higher is better; None for agreement.
+        original_metric: The metric of the original; 1.0 for agreement.
+        held_out: Samples to judge with; None where there are no samples.
+        feed: The feed that is timed; None where there are no samples.
+        recipe: Budget, threads and timing.
+        progress: Told what is being measured.
+    """
+
+    backend: Backend
+    original: Session
+    metric: Metric | None
+    original_metric: float
+    held_out: Samples | None
+    feed: Feed | None
+    recipe: Recipe
+    progress: Progress
+
+    def measure(self, name: str, model: ir.Model, path: Path) -> Candidate:
+        """Loads a candidate, written at `path`, and measures it; one that does not load is rejected with the reason."""
+        candidate = Candidate(
+            name=name,
+            nbytes=ir.nbytes(model),
+            operators=ir.operator_counts(model),
+        )
+        try:
+            session = self.backend.load(path, threads=self.recipe.threads)
+        except BackendError as error:
+            candidate.rejected = f"the target does not load it: {error.message}"
+            return candidate
+        self._accuracy(candidate, session)
+        if self.feed is not None:
+            self.progress(0, None, f"time {name}")
+            candidate.latency = self._latency(session, self.feed)
+        return candidate
+
+    def _accuracy(self, candidate: Candidate, session: Session) -> None:
+        if self.held_out is None:
+            return
+        names = [output.name for output in self.original.outputs]
+        agreement, errors = Agreement(names), ErrorAccumulator(names)
+        for done, feed in enumerate(self.held_out, start=1):
+            reference, outputs = self.original.run(feed), session.run(feed)
+            agreement.update(reference, outputs)
+            errors.update(reference, outputs)
+            self.progress(done, self.held_out.len_hint, f"judge {candidate.name}")
+        agreed = agreement.result()
+        candidate.agreement = asdict(agreed)
+        candidate.outputs = [asdict(error) for error in errors.result()]
+        value = agreed.value
+        if self.metric is not None:
+            self.progress(0, None, f"evaluate {candidate.name}")
+            value = self.metric(session.run)
+        candidate.accuracy = Accuracy(
+            metric=AGREEMENT if self.metric is None else "the given metric",
+            original=self.original_metric,
+            candidate=value,
+            drop=relative_drop(self.original_metric, value),
+            samples=agreed.samples if self.metric is None else None,
+        )
+
+    def _latency(self, session: Session, feed: Feed) -> Latency:
+        timing = paired_latency(self.original, session, feed, seconds=self.recipe.timing_seconds)
+        return Latency(
+            speedup=timing.ratio,
+            low=timing.low,
+            high=timing.high,
+            pairs=timing.pairs,
+            original_ms=timing.a_seconds * 1e3,
+            candidate_ms=timing.b_seconds * 1e3,
+            threads=self.recipe.threads,
+        )
+
+
+def relative_drop(original: float, candidate: float) -> float:
+    """Returns (original - candidate) / |original|; where the original is 0, the plain difference."""
+    return (original - candidate) / (abs(original) or 1.0)
+
+
+def inexact_output(candidate: Candidate) -> str | None:
+    """Why outputs that should be equal within rounding are not, or None."""
+    for output in candidate.outputs:
+        if not output["ok"]:
+            return f"output {output['name']}: {output['reason']}"
+        if output["sqnr_db"] < EXACT_SQNR_DB:
+            return f"output {output['name']} differs beyond rounding (SQNR {output['sqnr_db']:.0f} dB)"
+    return None

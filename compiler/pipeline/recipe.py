@@ -1,0 +1,86 @@
+"""Recipes: everything that decides a compile, as one file in YAML, TOML or JSON."""
+
+import json
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sardonyx.errors import SpecError
+
+OPTIMIZE = "cleanup, fold-constants, fuse-pad, fuse-batch-norm, cleanup"
+"""The exact part of the default pipeline."""
+
+QUANTIZE = "quantize-static"
+"""The part of the default pipeline that needs samples and is judged against the budget."""
+
+
+class Recipe(BaseModel):
+    """What a compile does. The same recipe, model and samples give the same model.
+
+    Attributes:
+        target: The backend's name.
+        optimize: Pipeline text of the exact passes.
+        quantize: Pipeline text of the passes that trade accuracy for speed; empty for none.
+        max_drop: Largest relative loss of the metric, for instance 0.01 for 1 %.
+        held_out: Share of the samples that judges and is never calibrated with.
+        threads: Threads of the target runtime within an operator, for timing and calibration.
+        timing_seconds: Wall time of each paired timing, in seconds.
+        opset: The standard opset to which models too old for per-channel Q/DQ are raised.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str = "onnxruntime"
+    optimize: str = OPTIMIZE
+    quantize: str = QUANTIZE
+    max_drop: float = Field(0.01, ge=0, lt=1)
+    held_out: float = Field(0.25, gt=0, lt=1)
+    threads: int = Field(1, ge=1)
+    timing_seconds: float = Field(3.0, gt=0)
+    opset: int = Field(17, ge=13)
+
+    @classmethod
+    def from_data(cls, data: Any, *, where: str = "The recipe") -> Self:
+        """Builds a recipe from a mapping.
+
+        Raises:
+            SpecError: If a key is unknown or a value is out of range.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise SpecError(
+                f"{where} has an unusable entry {key}: {first['msg']}.",
+                remedy=f"Known entries: {', '.join(cls.model_fields)}.",
+            ) from error
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a recipe from a .yaml, .yml, .toml or .json file.
+
+        Raises:
+            SpecError: If the file is missing, cannot be parsed, or has an unusable entry.
+        """
+        path = Path(path)
+        readers: dict[str, Callable[[str], Any]] = {
+            ".yaml": yaml.safe_load,
+            ".yml": yaml.safe_load,
+            ".toml": tomllib.loads,
+            ".json": json.loads,
+        }
+        if path.suffix not in readers:
+            raise SpecError(f"{path} is no recipe file.", remedy=f"Use one of: {', '.join(readers)}.")
+        try:
+            data = readers[path.suffix](path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise SpecError(f"The recipe {path} does not exist.", remedy="Check the path.") from error
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise SpecError(f"The recipe {path} cannot be read: {' '.join(str(error).split())}.") from error
+        return cls.from_data(data or {}, where=str(path))

@@ -1,0 +1,61 @@
+"""Cleanup: inline functions, drop what is dead, duplicated or does nothing. The work is onnx_ir's own passes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sardonyx import ir
+from sardonyx.errors import SpecError
+from sardonyx.passes.base import Pass, PassContext, PassResult
+
+DEDUPLICATE_LIMIT = 1 << 20
+"""Initializers up to this many elements are compared; larger ones are rarely equal and cost reading them all."""
+
+_common = ir.common_passes
+STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
+    "inline-functions": _common.InlinePass,
+    "lift-constants": lambda: _common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0),
+    "remove-identities": _common.IdentityEliminationPass,
+    "merge-initializers": lambda: _common.DeduplicateHashedInitializersPass(size_limit=DEDUPLICATE_LIMIT),
+    "merge-subexpressions": _common.CommonSubexpressionEliminationPass,
+    "remove-unused-nodes": _common.RemoveUnusedNodesPass,
+    "remove-unused-functions": _common.RemoveUnusedFunctionsPass,
+    "remove-unused-opsets": _common.RemoveUnusedOpsetsPass,
+}
+
+
+@dataclass(frozen=True)
+class Cleanup(Pass):
+    """Removes dead nodes, identities, duplicate initializers and common subexpressions.
+
+    Attributes:
+        disable: Names of steps to leave out.
+    """
+
+    name = "cleanup"
+    summary = "inline functions; remove dead nodes, identities, duplicate initializers and subexpressions"
+
+    disable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [step for step in self.disable if step not in STEPS]
+        if unknown:
+            raise SpecError(f"Cleanup has no step {unknown[0]!r}.", remedy=f"Steps: {', '.join(STEPS)}.")
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        """Runs every enabled step once, in order; counts by how many nodes and initializers each shrank the model."""
+        stats: dict[str, int] = {}
+        modified = False
+        for name, make in STEPS.items():
+            if name in self.disable:
+                continue
+            before = _size(model)
+            changed = make()(model).modified
+            modified |= changed
+            if changed:
+                stats[name] = max(before - _size(model), 1)
+        return PassResult(model, modified, stats)
+
+
+def _size(model: ir.Model) -> int:
+    """Nodes and initializers of all graphs and functions."""
+    return sum(len(graph) + len(graph.initializers) for graph in ir.all_graphs(model))

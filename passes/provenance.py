@@ -1,0 +1,14 @@
+"""Provenance: every node that a pass makes or changes says which rule did it, and from what."""
+
+from sardonyx import ir
+
+RULE_KEY = "sardonyx.rule"
+SOURCE_KEY = "sardonyx.source"
+
+
+def mark(node: ir.Node, rule: str, *sources: str | None) -> None:
+    """Records the rule and the names of the source nodes or values in the node's metadata, after earlier ones."""
+    for key, entries in ((RULE_KEY, (rule,)), (SOURCE_KEY, sources)):
+        earlier = node.metadata_props.get(key, "")
+        known = [e for e in earlier.split(",") if e]
+        node.metadata_props[key] = ",".join(dict.fromkeys((*known, *(e for e in entries if e))))

@@ -1,0 +1,261 @@
+"""Placement: which values become integers. Read from the target's table, never from its name.
+
+The rules, in order:
+
+1. Nodes in role COMPUTE that meet their row's conditions run as integers.
+2. Followers run as integers between integers; transparent nodes carry their input's quantization on.
+3. A follower or transparent node whose result no integer node takes goes back to float: its pair would buy nothing.
+4. A clamp after an integer node vanishes into the quantization of its output.
+5. A value made by a float node gets a pair only towards the integer nodes that take it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sardonyx import ir
+from sardonyx.capabilities import Capabilities, OpSupport, Role
+from sardonyx.passes.quantization.conditions import unmet_condition, weight_axis
+
+
+@dataclass(frozen=True)
+class PlacedValue:
+    """An activation that is quantized; ranges come later.
+
+    Attributes:
+        value: Name of the float value.
+        consumers: Names of the nodes that take the quantized value; None for all of them.
+        shared_with: Name of the value whose parameters this one shares.
+        absorbs: Name of the clamp made redundant.
+        fixed_range: Range that the target prescribes, if any.
+        reason: Why.
+    """
+
+    value: str
+    consumers: tuple[str, ...] | None = None
+    shared_with: str | None = None
+    absorbs: str | None = None
+    fixed_range: tuple[float, float] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PlacedWeight:
+    """A constant operand of an integer node.
+
+    Attributes:
+        node: Name of the node.
+        activation: Name of the activation it is multiplied with.
+        weight: Name of the float initializer.
+        axis: Channel axis of the scales, or None for per-tensor.
+        bias: Name of the float bias initializer, if any.
+    """
+
+    node: str
+    activation: str
+    weight: str
+    axis: int | None
+    bias: str | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The decision where, without numbers.
+
+    Attributes:
+        values: Activations to quantize, in graph order.
+        weights: Weights to quantize, in graph order.
+        float_nodes: Reason by node name for nodes in the target's table that stay in float.
+    """
+
+    values: tuple[PlacedValue, ...]
+    weights: tuple[PlacedWeight, ...]
+    float_nodes: dict[str, str] = field(default_factory=dict)
+
+    def observed(self) -> tuple[str, ...]:
+        """Names of the values whose range has to be observed: those that neither share nor have a fixed one."""
+        return tuple(v.value for v in self.values if v.shared_with is None and v.fixed_range is None)
+
+
+def place(model: ir.Model, capabilities: Capabilities, unusable: frozenset[str] = frozenset()) -> Placement:
+    """Decides which values of the main graph become integers on a target.
+
+    Args:
+        model: A verified model with inferred types; it is not changed.
+        capabilities: The target's table.
+        unusable: Names of values that have no finite range and must stay in float.
+    """
+    return _Placer(model.graph, capabilities, unusable).run()
+
+
+class _Placer:
+    def __init__(self, graph: ir.Graph, capabilities: Capabilities, unusable: frozenset[str]) -> None:
+        self.graph = graph
+        self.unusable = unusable
+        self.capabilities = capabilities
+        self.rows: dict[ir.Node, OpSupport] = {}
+        self.integer: set[ir.Node] = set()
+        self.clamp_of: dict[ir.Node, ir.Node] = {}
+        self.float_nodes: dict[str, str] = {}
+
+    def run(self) -> Placement:
+        self._find_candidates()
+        self._spread()
+        self._give_back()
+        return Placement(tuple(self._values()), tuple(self._weights()), self.float_nodes)
+
+    def _find_candidates(self) -> None:
+        opset = self.graph.opset_imports.get("", 0)
+        for node in self.graph:
+            row = self.capabilities.support(node.domain, node.op_type)
+            if row is None:
+                continue
+            reason = unmet_condition(node, row, opset) or self._unusable_operand(node)
+            if reason is None:
+                self.rows[node] = row
+            elif row.role is Role.COMPUTE:
+                self.float_nodes[_name(node)] = reason
+
+    def _unusable_operand(self, node: ir.Node) -> str | None:
+        names = [v.name for v in (*node.inputs, *node.outputs) if v is not None and v.name in self.unusable]
+        return f"{names[0]} becomes NaN or infinite on the samples" if names else None
+
+    def _spread(self) -> None:
+        """Rules 1, 2 and 4: lets integer regions grow along the graph order."""
+        takes_part = {
+            Role.COMPUTE: lambda node, row: True,
+            Role.FOLLOWER: self._follows,
+            Role.TRANSPARENT: lambda node, row: self._available(node.inputs[0]),
+            Role.ACTIVATION: self._absorbed,
+        }
+        for node, row in self.rows.items():
+            if takes_part[row.role](node, row):
+                self.integer.add(node)
+
+    def _follows(self, node: ir.Node, row: OpSupport) -> bool:
+        return all(self._available(value) for value in _activations(node, row))
+
+    def _absorbed(self, node: ir.Node, row: OpSupport) -> bool:
+        value = node.inputs[0]
+        producer = value.producer() if value is not None else None
+        if value is None or producer not in self.integer or value.is_graph_output() or len(value.uses()) != 1:
+            return False
+        if self.rows[producer].role not in (Role.COMPUTE, Role.FOLLOWER):
+            return False
+        self.clamp_of[producer] = node
+        return True
+
+    def _available(self, value: ir.Value | None) -> bool:
+        """Whether a value is there as integers, or will be because an integer node takes it."""
+        if value is None or ir.constant_tensor(value) is not None:
+            return False
+        if value.producer() in self.integer:
+            return True
+        return any(
+            self._is_compute(use.node) and value in _activations(use.node, self.rows[use.node]) for use in value.uses()
+        )
+
+    def _is_compute(self, node: ir.Node) -> bool:
+        return node in self.rows and self.rows[node].role is Role.COMPUTE
+
+    def _give_back(self) -> None:
+        """Rule 3, from the outputs backwards."""
+        for node in reversed(self.graph):
+            row = self.rows.get(node)
+            if node not in self.integer or row is None or row.role not in (Role.FOLLOWER, Role.TRANSPARENT):
+                continue
+            if self._taken_as_integer(node):
+                continue
+            self.integer.discard(node)
+            clamp = self.clamp_of.pop(node, None)
+            if clamp is not None:
+                self.integer.discard(clamp)
+            self.float_nodes[_name(node)] = "no integer node takes its result, so a Q/DQ pair would buy nothing"
+
+    def _taken_as_integer(self, node: ir.Node) -> bool:
+        last = self.clamp_of.get(node, node)
+        return any(self._integer_uses(output) for output in last.outputs)
+
+    def _integer_uses(self, value: ir.Value) -> tuple[ir.Node, ...]:
+        """The integer nodes that take a value as an activation."""
+        users = dict.fromkeys(use.node for use in value.uses())
+        return tuple(u for u in users if u in self.integer and value in _activations(u, self.rows[u]))
+
+    def _values(self) -> Iterator[PlacedValue]:
+        for value in self.graph.inputs:
+            yield from self._towards_integers(value)
+        clamps = set(self.clamp_of.values())
+        for node in self.graph:
+            if node in clamps or node in self.clamp_of:
+                yield from self._of_clamped(node)
+            elif node in self.integer:
+                yield from self._of_integer(node)
+            else:
+                for value in node.outputs:
+                    yield from self._towards_integers(value)
+
+    def _of_clamped(self, node: ir.Node) -> Iterator[PlacedValue]:
+        clamp = self.clamp_of.get(node)
+        if clamp is not None:  # quantized after the clamp, when that one is reached
+            return
+        producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if producer is not None:
+            yield from self._of_integer(producer, clamp=node)
+
+    def _of_integer(self, node: ir.Node, clamp: ir.Node | None = None) -> Iterator[PlacedValue]:
+        row = self.rows[node]
+        root = node.inputs[0] if row.role is Role.TRANSPARENT else None
+        for value in (clamp or node).outputs:
+            users = self._integer_uses(value)
+            if not users and not (row.role is Role.COMPUTE and row.needs_quantized_output):
+                continue
+            everyone = row.needs_quantized_output or len(users) == len({u.node for u in value.uses()})
+            yield PlacedValue(
+                value=_value_name(value),
+                consumers=None if everyone else tuple(_name(u) for u in users),
+                shared_with=_value_name(root) if root is not None else None,
+                absorbs=_name(clamp) if clamp is not None else None,
+                fixed_range=row.fixed_output_range,
+                reason=f"{node.op_type} runs as integers" + (f"; {row.note}" if row.note else ""),
+            )
+
+    def _towards_integers(self, value: ir.Value) -> Iterator[PlacedValue]:
+        users = self._integer_uses(value)
+        if users:
+            yield PlacedValue(
+                value=_value_name(value),
+                consumers=tuple(_name(u) for u in users),
+                reason=f"taken by {', '.join(dict.fromkeys(u.op_type for u in users))}, which run as integers",
+            )
+
+    def _weights(self) -> Iterator[PlacedWeight]:
+        for node in self.graph:
+            row = self.rows.get(node)
+            if node not in self.integer or row is None or row.weight is None:
+                continue
+            weight = node.inputs[row.weight]
+            if weight is None or ir.constant_tensor(weight) is None:
+                continue
+            bias = node.inputs[row.bias] if row.bias is not None and row.bias < len(node.inputs) else None
+            activation = next(v for v in _activations(node, row) if v is not weight)
+            yield PlacedWeight(
+                node=_name(node),
+                activation=_value_name(activation),
+                weight=_value_name(weight),
+                axis=weight_axis(node, row),
+                bias=_value_name(bias) if bias is not None else None,
+            )
+
+
+def _activations(node: ir.Node, row: OpSupport) -> tuple[ir.Value, ...]:
+    """The inputs that carry quantized activations: the row's, less absent and constant ones."""
+    indices = range(len(node.inputs)) if row.inputs is None else row.inputs
+    values = (node.inputs[i] for i in indices if i < len(node.inputs))
+    return tuple(v for v in values if v is not None and ir.constant_tensor(v) is None)
+
+
+def _name(node: ir.Node) -> str:
+    return node.name or ""
+
+
+def _value_name(value: ir.Value) -> str:
+    return value.name or ""

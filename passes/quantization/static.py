@@ -1,0 +1,86 @@
+"""Static INT8 quantization: place, calibrate, choose, insert."""
+
+from dataclasses import dataclass
+
+from sardonyx import ir
+from sardonyx.capabilities import Capabilities
+from sardonyx.errors import PassError, SpecError
+from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
+from sardonyx.passes.quantization.calibrate import CALIBRATORS, CalibrationResult, calibrate
+from sardonyx.passes.quantization.choose import choose
+from sardonyx.passes.quantization.insert import InsertQdq
+from sardonyx.passes.quantization.placement import Placement, place
+from sardonyx.passes.quantization.plan import QuantPlan
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Pass):
+    """Quantizes activations and weights where the target's table has integer kernels.
+
+    Attributes:
+        calibrator: How ranges are observed: `minmax` or `percentile`.
+        percentile: Share of values to represent, in percent, for `percentile`.
+    """
+
+    name = "quantize-static"
+    summary = "static INT8: Q/DQ placed by the target's table, ranges from calibration samples"
+
+    calibrator: str = "percentile"
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        if self.calibrator not in CALIBRATORS:
+            raise SpecError(
+                f"There is no calibrator {self.calibrator!r}.", remedy=f"Use one of: {', '.join(CALIBRATORS)}."
+            )
+        if not 50 < self.percentile <= 100:
+            raise SpecError(f"A percentile of {self.percentile} is outside (50, 100].", remedy="99.9 to 100 are usual.")
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        """Plans and writes the Q/DQ nodes.
+
+        Raises:
+            PassError: If the context has no target or no samples.
+            DataError: If the samples do not fit the model.
+        """
+        plan = self.plan(model, context)
+        refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
+        if not plan.points:
+            return PassResult(model, modified=False, refusals=refusals, details={"plan": plan.to_dict()})
+        result = InsertQdq(plan).apply(model, context)
+        return PassResult(model, True, result.stats, refusals + result.refusals, details={"plan": plan.to_dict()})
+
+    def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
+        """Returns the plan for a model without changing it. See `apply` for the errors raised."""
+        if context.capabilities is None:
+            raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
+        ir.infer_shapes(model)
+        placement, observed = self._observe(model, context, context.capabilities)
+        chosen = choose(model, placement, observed.ranges, context.capabilities)
+        return QuantPlan(
+            target=context.capabilities.target,
+            points=chosen.points,
+            float_nodes=placement.float_nodes,
+            calibration={
+                "method": self.calibrator,
+                "percentile": self.percentile if self.calibrator == "percentile" else None,
+                "samples": observed.samples,
+                "weight_scales_raised_for_bias": chosen.raised_scales,
+            },
+        )
+
+    def _observe(
+        self, model: ir.Model, context: PassContext, capabilities: Capabilities
+    ) -> tuple[Placement, CalibrationResult]:
+        """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over."""
+        unusable: frozenset[str] = frozenset()
+        while True:
+            placement = place(model, capabilities, unusable)
+            values = placement.observed()
+            if not values:
+                return placement, CalibrationResult({}, 0)
+            observed = calibrate(model, values, lambda: CALIBRATORS[self.calibrator](self.percentile), context)
+            infinite = {name for name, seen in observed.ranges.items() if not seen.finite}
+            if not infinite:
+                return placement, observed
+            unusable |= infinite
