@@ -49,6 +49,10 @@ def choose(candidates: list[Candidate], recipe: Recipe) -> Choice:
     """
     for candidate in candidates:
         reject(candidate, recipe)
+    by_name = {candidate.name: candidate for candidate in candidates}
+    optimized, quantized = by_name.get(OPTIMIZED), by_name.get(QUANTIZED)
+    if quantized is not None and optimized is not None and inexact_output(optimized) is not None:
+        quantized.rejected = quantized.rejected or f"it was made from the optimized model, and {optimized.rejected}"
     usable = [c for c in candidates if c.rejected is None]
     over_budget = [c for c in candidates if _lost_accuracy(c, recipe)]
     if not usable:

@@ -12,7 +12,7 @@ from sardonyx.backends import Backend, backend
 from sardonyx.driver.choice import OPTIMIZED, ORIGINAL, QUANTIZED, choose
 from sardonyx.driver.judge import Judge, Metric
 from sardonyx.driver.output import replaced_folder, require_writable
-from sardonyx.errors import BackendError
+from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import (
     Samples,
     Session,
@@ -21,6 +21,7 @@ from sardonyx.measure import (
     describe_machine,
     load_metric,
     load_samples,
+    synthetic_samples,
     tool_versions,
 )
 from sardonyx.passes.base import PassContext, Progress, no_progress
@@ -220,16 +221,30 @@ class _Compiler:
     def _judge(self, original: Session, split: Split | None) -> Judge:
         if self.metric is not None:
             self.job.progress(0, None, "evaluate the original")
+        synthetic = self._synthetic(original) if split is None else None
         return Judge(
             backend=self.backend,
             original=original,
             metric=self.metric,
             original_metric=1.0 if self.metric is None else self.metric(original.run),
-            held_out=None if split is None else split.held_out,
-            feed=None if split is None else next(iter(split.calibration)),
+            held_out=synthetic if split is None else split.held_out,
+            from_user=split is not None,
+            feed=next(iter(synthetic or ()), None) if split is None else next(iter(split.calibration)),
             recipe=self.recipe,
             progress=self.job.progress,
         )
+
+    def _synthetic(self, original: Session) -> Samples | None:
+        """Random inputs, which show whether exact passes were exact; None where the original does not run on them."""
+        samples = synthetic_samples(original.inputs)
+        try:
+            for feed in samples:
+                original.run(feed)
+        except (DataError, BackendError) as error:
+            self.record.warnings.append(f"Exactness was not checked, for want of samples: {error.message}")
+            return None
+        self.record.samples = {"source": samples.what, "held_out": samples.count()}
+        return samples
 
     def _unproven(self) -> CompileResult:
         """The target cannot run the original at all: exact passes only, and the record says that nothing was proven."""

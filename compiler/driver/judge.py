@@ -28,7 +28,8 @@ class Judge:
         original: The original model, loaded in the target.
         metric: The user's metric of a `run` function, higher is better; None for agreement.
         original_metric: The metric of the original; 1.0 for agreement.
-        held_out: Samples to judge with; None where there are no samples.
+        held_out: Samples to judge with; None where there are none that the original runs on.
+        from_user: Whether those are the user's, so that agreement on them says something about accuracy.
         feed: The feed that is timed; None where there are no samples.
         recipe: Budget, threads and timing.
         progress: Told what is being measured.
@@ -39,6 +40,7 @@ class Judge:
     metric: Metric | None
     original_metric: float
     held_out: Samples | None
+    from_user: bool
     feed: Feed | None
     recipe: Recipe
     progress: Progress
@@ -62,28 +64,33 @@ class Judge:
         return candidate
 
     def _accuracy(self, candidate: Candidate, session: Session) -> None:
-        if self.held_out is None:
-            return
+        if self.held_out is not None:
+            candidate.agreement = self._compare(candidate, session, self.held_out)
+        if self.metric is not None:
+            self.progress(0, None, f"evaluate {candidate.name}")
+            self._note_accuracy(candidate, "the given metric", self.metric(session.run))
+        elif candidate.agreement is not None and self.from_user:
+            self._note_accuracy(candidate, AGREEMENT, candidate.agreement["value"])
+
+    def _compare(self, candidate: Candidate, session: Session, samples: Samples) -> dict[str, Any]:
+        """Compares all outputs on all samples; returns the agreement."""
         names = [output.name for output in self.original.outputs]
         agreement, errors = Agreement(names), ErrorAccumulator(names)
-        for done, feed in enumerate(self.held_out, start=1):
+        for done, feed in enumerate(samples, start=1):
             reference, outputs = self.original.run(feed), session.run(feed)
             agreement.update(reference, outputs)
             errors.update(reference, outputs)
-            self.progress(done, self.held_out.len_hint, f"judge {candidate.name}")
-        agreed = agreement.result()
-        candidate.agreement = asdict(agreed)
+            self.progress(done, samples.len_hint, f"judge {candidate.name}")
         candidate.outputs = [asdict(error) for error in errors.result()]
-        value = agreed.value
-        if self.metric is not None:
-            self.progress(0, None, f"evaluate {candidate.name}")
-            value = self.metric(session.run)
+        return asdict(agreement.result())
+
+    def _note_accuracy(self, candidate: Candidate, metric: str, value: float) -> None:
         candidate.accuracy = Accuracy(
-            metric=AGREEMENT if self.metric is None else "the given metric",
+            metric=metric,
             original=self.original_metric,
             candidate=value,
             drop=relative_drop(self.original_metric, value),
-            samples=agreed.samples if self.metric is None else None,
+            samples=candidate.agreement["samples"] if candidate.agreement and metric == AGREEMENT else None,
         )
 
     def _latency(self, session: Session, feed: Feed) -> Latency:

@@ -112,7 +112,7 @@ class PassManager:
         except UsageError:
             raise
         except Exception as error:  # the transaction's boundary: undone, and recorded with its cause
-            logger.warning("pass %s undone", format_pass(instance), exc_info=error)
+            logger.info("pass %s undone", format_pass(instance), exc_info=error)
             seconds = time.perf_counter() - start
             return before, _undone(instance, before, error, seconds)
         return result.model, record

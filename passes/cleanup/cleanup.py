@@ -1,4 +1,4 @@
-"""Cleanup: inline functions, drop what is dead, duplicated or does nothing. The work is onnx_ir's own passes."""
+"""Cleanup: inline functions, drop what is dead, duplicated or does nothing, mostly with onnx_ir's own passes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
+from sardonyx.passes.cleanup.identities import RemoveIdentities
 
 DEDUPLICATE_LIMIT = 1 << 20
 """Initializers up to this many elements are compared; larger ones are rarely equal and cost reading them all."""
@@ -14,7 +15,7 @@ _common = ir.common_passes
 STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
     "inline-functions": _common.InlinePass,
     "lift-constants": lambda: _common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0),
-    "remove-identities": _common.IdentityEliminationPass,
+    "remove-identities": RemoveIdentities,
     "merge-initializers": lambda: _common.DeduplicateHashedInitializersPass(size_limit=DEDUPLICATE_LIMIT),
     "merge-subexpressions": _common.CommonSubexpressionEliminationPass,
     "remove-unused-nodes": _common.RemoveUnusedNodesPass,

@@ -41,7 +41,7 @@ class FoldConstants(Pass):
     summary = "replace nodes whose inputs are all constant by their value, within byte budgets"
 
     max_input_bytes: int = 64 << 20
-    max_growth_bytes: int = 64 << 10
+    max_growth_bytes: int = 4 << 10
 
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Folds in one sweep in graph order; what was foldable and was not folded leaves a refusal."""

@@ -159,8 +159,17 @@ class _Writer:
         restored.dtype, restored.shape = ir.DataType.FLOAT, ir.Shape(array.shape)
         for node, index in self._uses(value, point):
             node.replace_input_with(index, restored)
-        if value.is_initializer() and not (value.uses() or value.is_graph_output() or value.is_graph_input()):
-            self.graph.initializers.pop(point.value)
+        self._drop_if_dead(value)
+
+    def _drop_if_dead(self, value: ir.Value) -> None:
+        """Removes a float constant that nothing reads any more."""
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            return
+        producer = value.producer()
+        if producer is not None:
+            self.graph.remove(producer, safe=True)
+        elif value.is_initializer():
+            self.graph.initializers.pop(value.name or "")
 
     def _initializer(self, name: str, array: np.typing.NDArray[np.generic]) -> ir.Value:
         return ir.add_initializer(self.graph, self.names.value(name), np.asarray(array))
