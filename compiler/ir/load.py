@@ -59,12 +59,15 @@ def load(source: object, *, opset: int = DEFAULT_OPSET) -> LoadedModel:
         repairs = ()
         model = _copy(_model_of(source))
     map_external_data(model, path)
-    repairs += repair_model(model)
-    model, raised = raise_opset(model, opset)
+    repairs += repair_model(model) + _infer(model)
+    before = model
+    model, raised = raise_opset(model, opset)  # wants shapes: without them it writes detours
     if raised is not None:
         repairs += (raised,)
+    if model is not before:
+        infer_shapes(model)
     model.ir_version = max(model.ir_version, needed_ir_version(model.opset_imports))
-    return LoadedModel(model, repairs + _infer(model), path)
+    return LoadedModel(model, repairs, path)
 
 
 def _check_opset(opset: int) -> None:
