@@ -16,6 +16,7 @@ import onnx_ir as oir
 
 from sardonyx.errors import LoadError
 from sardonyx.ir.graphs import all_graphs
+from sardonyx.ir.lean import proto_graphs
 from sardonyx.ir.tensors import read_bytes
 
 _RESTORE = "Put the complete data file beside the model, or export the model again."
@@ -112,6 +113,25 @@ def _check_extent(tensor: oir.ExternalTensor, path: Path, file_size: int) -> Non
             f"which has {file_size} bytes.",
             remedy=_RESTORE,
         )
+
+
+def check_extents(proto: onnx.ModelProto, source: str) -> None:
+    """Checks that offsets and lengths of external initializers are numbers of bytes.
+
+    Raises:
+        LoadError: If one is not, with the tensor's name.
+    """
+    for graph in proto_graphs(proto.graph):
+        for tensor in graph.initializer:
+            if tensor.data_location != onnx.TensorProto.EXTERNAL:
+                continue
+            for entry in tensor.external_data:
+                if entry.key in {"offset", "length"} and not entry.value.isdecimal():
+                    raise LoadError(
+                        f"External data of tensor {tensor.name!r} in {source} has the {entry.key} "
+                        f"{entry.value!r}, which is not a number of bytes.",
+                        remedy="Export the model again.",
+                    )
 
 
 def map_external_data(model: oir.Model, path: Path | None) -> None:

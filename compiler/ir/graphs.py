@@ -149,14 +149,15 @@ class NameAuthority:
 
 
 def add_initializer(
-    graph: oir.Graph, name: str, data: npt.NDArray[np.generic] | oir.TensorProtocol
+    graph: oir.Graph, name: str, data: npt.NDArray[np.generic] | np.generic | oir.TensorProtocol
 ) -> oir.Value:
     """Adds a constant to `graph` and returns its value, with dtype and shape set.
 
     Raises:
         ValueError: If `graph` already has an initializer of that name; `NameAuthority` gives free ones.
     """
-    tensor = oir.tensor(data, name=name) if isinstance(data, np.ndarray) else data
+    is_array = isinstance(data, np.ndarray | np.generic)
+    tensor: oir.TensorProtocol = oir.tensor(np.asarray(data), name=name) if is_array else data
     value = oir.Value(
         name=name,
         type=oir.TensorType(tensor.dtype),

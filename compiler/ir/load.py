@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as oir
 
 from sardonyx.errors import LoadError, UsageError, VerifyError
-from sardonyx.ir.external_data import map_external_data
+from sardonyx.ir.external_data import check_extents, map_external_data
 from sardonyx.ir.graphs import clone, paused_gc, root_cause
 from sardonyx.ir.lean import lean_proto, restore_tensors
 from sardonyx.ir.opset import FIRST_PER_CHANNEL_OPSET, needed_ir_version, raise_opset
@@ -53,8 +53,10 @@ def load(source: object, *, opset: int = DEFAULT_OPSET) -> LoadedModel:
     path = Path(source) if isinstance(source, str | os.PathLike) else None
     proto = _proto_of(source, path)
     if proto is not None:
+        name = str(path or "the given model")
+        check_extents(proto, name)
         repairs = rename_duplicates(proto)
-        model = _from_proto(proto, str(path or "the given model"))
+        model = _from_proto(proto, name)
     else:
         repairs = ()
         model = _copy(_model_of(source))

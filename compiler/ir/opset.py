@@ -28,9 +28,11 @@ def raise_opset(model: oir.Model, opset: int) -> tuple[oir.Model, Repair | None]
         return model, None
     if model.functions:
         return model, _kept(version, "the model defines functions, which ONNX's converter would lose")
+    from onnx import version_converter
+
     try:
         raised = _convert(model, opset)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (version_converter.ConvertError, RuntimeError, ValueError, TypeError) as error:
         return model, _kept(version, root_cause(error))
     if version < 11:
         _keep_resize_coordinates(raised)

@@ -270,7 +270,8 @@ def _initializer_type(value: oir.Value, walk: Walk) -> str | None:
 
 def _graph_outputs(graph: oir.Graph, walk: Walk) -> str | None:
     for value in graph.outputs:
-        if value not in walk.visible or (value.producer() is not None and value.graph is not graph):
+        producer = value.producer()
+        if value not in walk.visible or (producer is not None and producer.graph is not graph):
             return f"output {value.name!r} is not defined in the graph"
     return None
 

@@ -81,13 +81,14 @@ def _add_missing(graph: onnx.GraphProto, infos: list[onnx.ValueInfoProto]) -> No
 def _infer(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     from onnx import shape_inference
 
+    refusals = (shape_inference.InferenceError, RuntimeError, ValueError)
     try:
         return shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True), ()
-    except (RuntimeError, ValueError) as error:
+    except refusals as error:
         failures = _messages(str(error))
     try:
         return shape_inference.infer_shapes(proto, data_prop=True), failures
-    except (RuntimeError, ValueError) as error:
+    except refusals as error:
         return proto, (*failures, *_messages(str(error)))
 
 
