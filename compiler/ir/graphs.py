@@ -156,8 +156,9 @@ def add_initializer(
     Raises:
         ValueError: If `graph` already has an initializer of that name; `NameAuthority` gives free ones.
     """
-    is_array = isinstance(data, np.ndarray | np.generic)
-    tensor: oir.TensorProtocol = oir.tensor(np.asarray(data), name=name) if is_array else data
+    if isinstance(data, np.ndarray | np.generic):
+        data = oir.tensor(np.asarray(data), name=name)
+    tensor: oir.TensorProtocol = data
     value = oir.Value(
         name=name,
         type=oir.TensorType(tensor.dtype),

@@ -53,6 +53,7 @@ class LeanProto:
         return self.proto
 
 
+@paused_gc()
 def lean_proto(
     model: oir.Model, *, threshold: int = 1024, graphs: Iterable[oir.Graph] | None = None
 ) -> LeanProto:
@@ -74,8 +75,7 @@ def lean_proto(
                 index, _ = tensors.setdefault(id(tensor), (len(tensors), tensor))
                 replaced.append((value, tensor))
                 value.const_value = _stub(value.name or "", tensor, index)
-        with paused_gc():
-            proto = oir.to_proto(model)
+        proto = oir.to_proto(model)
     finally:
         for value, tensor in replaced:
             value.const_value = tensor

@@ -35,6 +35,7 @@ class LoadedModel:
     path: Path | None
 
 
+@paused_gc()
 def load(source: object, *, opset: int = DEFAULT_OPSET) -> LoadedModel:
     """Loads a model and repairs what exporters get wrong. The source is not changed.
 
@@ -107,8 +108,7 @@ def _model_of(source: object) -> oir.Model:
 
 def _from_proto(proto: onnx.ModelProto, source: str) -> oir.Model:
     try:
-        with paused_gc():
-            return oir.from_proto(proto)
+        return oir.from_proto(proto)
     except (oir.serde.SerdeError, ValueError, KeyError) as error:
         raise LoadError(
             f"{source} is not a valid graph: {root_cause(error)}", remedy="Export the model again."

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import onnx
 import onnx_ir as oir
 
-from sardonyx.ir.graphs import all_graphs, graph_values, paused_gc, root_cause
+from sardonyx.ir.graphs import all_graphs, graph_values, root_cause
 from sardonyx.ir.lean import lean_proto, proto_graphs, restore_tensors, stub_index
 from sardonyx.ir.repair import Repair, repair_model
 from sardonyx.ir.verify import verify
@@ -63,8 +63,7 @@ def _convert(model: oir.Model, opset: int) -> oir.Model:
     lifted = _lift(proto.graph)
     converted = version_converter.convert_version(proto, opset)
     _restore(converted.graph, lifted)
-    with paused_gc():
-        raised = oir.from_proto(converted)
+    raised = oir.from_proto(converted)
     restore_tensors(raised, lean.tensors)
     _keep_types(model.graph, raised.graph)
     raised.metadata_props.update(model.metadata_props)

@@ -42,7 +42,8 @@ class Walk:
         names: Those values by name.
         node_names: Names of the nodes seen so far.
         function_domains: Domains in which the model defines functions.
-        signatures: What is known of the operators met so far, by domain, operator and overload.
+        operator: What is known of the operator of the node at hand, see `signature`.
+        signatures: The same of the operators met so far, by domain, operator and overload.
     """
 
     model: oir.Model
@@ -52,6 +53,7 @@ class Walk:
     names: dict[str, oir.Value] = field(default_factory=dict)
     node_names: set[str] = field(default_factory=set)
     function_domains: frozenset[str] = frozenset()
+    operator: Signature | str | None = None
     signatures: dict[tuple[str, str, str], Signature | str | None] = field(default_factory=dict)
 
     def signature(self, node: oir.Node) -> Signature | str | None:
@@ -165,21 +167,21 @@ def _opset_import(node: oir.Node, walk: Walk) -> str | None:
 
 
 def _known_operator(node: oir.Node, walk: Walk) -> str | None:
-    signature = walk.signature(node)
+    signature = walk.operator
     if isinstance(signature, str) and node.domain not in walk.function_domains:
         return signature
     return None
 
 
 def _function_call(node: oir.Node, walk: Walk) -> str | None:
-    signature = walk.signature(node)
+    signature = walk.operator
     if isinstance(signature, str) and node.domain in walk.function_domains:
         return signature
     return None
 
 
 def _arity(node: oir.Node, walk: Walk) -> str | None:
-    signature = walk.signature(node)
+    signature = walk.operator
     if not isinstance(signature, Signature):
         return None
     inputs = node.inputs
@@ -196,12 +198,10 @@ def _arity(node: oir.Node, walk: Walk) -> str | None:
 
 
 def _attributes(node: oir.Node, walk: Walk) -> str | None:
-    signature = walk.signature(node)
+    signature = walk.operator
     if not isinstance(signature, Signature):
         return None
     present = node.attributes
-    if not present and not signature.required:
-        return None
     for name in signature.required:
         if name not in present:
             return f"lacks the attribute {name!r}"
@@ -259,13 +259,14 @@ def _initializer_type(value: oir.Value, walk: Walk) -> str | None:
         return None
     if value.type is not None and value.dtype != tensor.dtype:
         return f"initializer {value.name!r} is declared {value.dtype} and holds {tensor.dtype}"
-    shape = value.shape
-    if shape is None or shape is tensor.shape:
+    if value.shape is None:
         return None
-    agrees = len(shape) == len(tensor.shape) and all(
-        not isinstance(dim, int) or dim == size for dim, size in zip(shape, tensor.shape, strict=True)
+    declared, held = tuple(value.shape), tuple(tensor.shape)
+    agrees = declared == held or (
+        len(declared) == len(held)
+        and all(not isinstance(dim, int) or dim == size for dim, size in zip(declared, held, strict=True))
     )
-    return None if agrees else f"initializer {value.name!r} is declared {shape} and holds {tensor.shape}"
+    return None if agrees else f"initializer {value.name!r} is declared {declared} and holds {held}"
 
 
 def _graph_outputs(graph: oir.Graph, walk: Walk) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import onnx
 import onnx_ir as oir
 
-from sardonyx.ir.graphs import graph_values, node_subgraphs
+from sardonyx.ir.graphs import graph_values, node_subgraphs, paused_gc
 from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
 
 _CASCADE = "expected to have type but instead is null"
@@ -35,6 +35,7 @@ class _Merge:
     corrected: list[str] = field(default_factory=list)
 
 
+@paused_gc()
 def infer_shapes(model: oir.Model) -> ShapeReport:
     """Infers types and shapes of all values of the main graph and its subgraphs, in place.
 

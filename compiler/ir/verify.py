@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx_ir as oir
 
 from sardonyx.errors import VerifyError
-from sardonyx.ir.graphs import node_subgraphs
+from sardonyx.ir.graphs import node_subgraphs, paused_gc, root_graphs
 from sardonyx.ir.rules import (
     GRAPH_RULES,
     INITIALIZER_RULES,
@@ -44,10 +44,10 @@ def verify(model: oir.Model) -> tuple[Violation, ...]:
     """
     found: list[Violation] = []
     domains = frozenset(function.domain for function in model.functions.values())
-    _Verifier(Walk(model, model.opset_imports, function_domains=domains), found).graph(model.graph)
-    for function in model.functions.values():
-        walk = Walk(model, function.opset_imports, function_domains=domains)
-        _Verifier(walk, found).graph(function.graph)
+    with paused_gc():
+        for root in root_graphs(model):
+            walk = Walk(model, root.opset_imports, function_domains=domains)
+            _Verifier(walk, found).graph(root)
     return tuple(found)
 
 
@@ -86,6 +86,8 @@ class _Verifier:
             self._node(node, defined)
         self._ask(GRAPH_RULES, graph, graph.name)
         walk.graphs.pop()
+        if not walk.graphs:
+            return
         walk.visible.difference_update(defined)
         for value in defined:
             if value.name and walk.names.get(value.name) is value:
@@ -93,6 +95,7 @@ class _Verifier:
 
     def _node(self, node: oir.Node, defined: list[oir.Value]) -> None:
         visible = self._walk.visible
+        self._walk.operator = self._walk.signature(node)
         for value in node.inputs:
             if value is not None and value not in visible:
                 self._ask(INPUT_RULES, value, node.name)
