@@ -1,6 +1,136 @@
-"""The IR room."""
+"""The IR room: models as graphs of onnx_ir, and everything that ONNX itself is needed for.
 
-from onnx_ir import DataType, Model
-from onnx_ir.passes import InPlacePass, PassResult
+The only room that imports `onnx` and `onnx_ir`; all others take what they need of them from here.
+"""
 
-__all__ = ["DataType", "InPlacePass", "Model", "PassResult"]
+from onnx_ir import (
+    Attr,
+    AttrFloat32,
+    AttrFloat32s,
+    AttrGraph,
+    AttrGraphs,
+    AttributeType,
+    AttrInt64,
+    AttrInt64s,
+    AttrString,
+    AttrStrings,
+    AttrTensor,
+    AttrTensors,
+    DataType,
+    ExternalTensor,
+    Function,
+    Graph,
+    LazyTensor,
+    Model,
+    Node,
+    RefAttr,
+    SequenceType,
+    Shape,
+    SymbolicDim,
+    Tensor,
+    TensorProtocol,
+    TensorType,
+    Value,
+    convenience,
+    node,
+    tensor,
+    val,
+)
+from onnx_ir.convenience import replace_all_uses_with, replace_nodes_and_values
+from onnx_ir.passes import InPlacePass, PassBase, PassResult
+from onnx_ir.passes import common as common_passes
+
+from sardonyx.ir.digest import digest, file_sha256
+from sardonyx.ir.evaluate import EvaluationError, evaluate_node
+from sardonyx.ir.graphs import (
+    NameAuthority,
+    add_initializer,
+    all_graphs,
+    attribute,
+    clone,
+    graph_values,
+    node_subgraphs,
+    num_nodes,
+    operator_counts,
+    paused_gc,
+)
+from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
+from sardonyx.ir.repair import Repair
+from sardonyx.ir.save import SavedModel, save, serialize, to_proto
+from sardonyx.ir.shapes import ShapeReport, infer_shapes
+from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
+from sardonyx.ir.text import from_text, to_text
+from sardonyx.ir.verify import Violation, require_valid, verify
+
+__all__ = [
+    "DEFAULT_OPSET",
+    "Attr",
+    "AttrFloat32",
+    "AttrFloat32s",
+    "AttrGraph",
+    "AttrGraphs",
+    "AttrInt64",
+    "AttrInt64s",
+    "AttrString",
+    "AttrStrings",
+    "AttrTensor",
+    "AttrTensors",
+    "AttributeType",
+    "DataType",
+    "EvaluationError",
+    "ExternalTensor",
+    "Function",
+    "Graph",
+    "InPlacePass",
+    "LazyTensor",
+    "LoadedModel",
+    "Model",
+    "NameAuthority",
+    "Node",
+    "PassBase",
+    "PassResult",
+    "RefAttr",
+    "Repair",
+    "SavedModel",
+    "SequenceType",
+    "Shape",
+    "ShapeReport",
+    "SymbolicDim",
+    "Tensor",
+    "TensorProtocol",
+    "TensorType",
+    "Value",
+    "Violation",
+    "add_initializer",
+    "all_graphs",
+    "attribute",
+    "clone",
+    "common_passes",
+    "constant_tensor",
+    "convenience",
+    "digest",
+    "evaluate_node",
+    "file_sha256",
+    "from_text",
+    "graph_values",
+    "infer_shapes",
+    "load",
+    "nbytes",
+    "node",
+    "node_subgraphs",
+    "num_nodes",
+    "operator_counts",
+    "paused_gc",
+    "read_bytes",
+    "read_chunks",
+    "replace_all_uses_with",
+    "replace_nodes_and_values",
+    "require_valid",
+    "save",
+    "serialize",
+    "tensor",
+    "to_proto",
+    "to_text",
+    "val",
+    "verify",
+]

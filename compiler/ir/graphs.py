@@ -1,0 +1,207 @@
+"""Walking, copying, naming and small edits of models."""
+
+import gc
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as oir
+
+from sardonyx.errors import VerifyError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def paused_gc() -> Iterator[None]:
+    """Pauses the cyclic garbage collector: building many linked objects is then 2 to 4 times faster."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def root_graphs(model: oir.Model) -> Iterator[oir.Graph]:
+    """Yields the main graph and the body of each function, without their subgraphs."""
+    yield model.graph
+    for function in model.functions.values():
+        yield function.graph
+
+
+def all_graphs(model: oir.Model) -> Iterator[oir.Graph]:
+    """Yields the main graph, the functions' graphs, and all their subgraphs, outer before inner."""
+    for root in root_graphs(model):
+        yield root
+        yield from root.subgraphs()
+
+
+def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
+    """Yields the graphs that are attributes of `node`, such as the branches of an If."""
+    if not node.attributes:
+        return
+    for attr in node.attributes.values():
+        if attr.type == oir.AttributeType.GRAPH and not attr.is_ref():
+            yield attr.as_graph()
+        elif attr.type == oir.AttributeType.GRAPHS and not attr.is_ref():
+            yield from attr.as_graphs()
+
+
+def graph_values(graph: oir.Graph) -> Iterator[oir.Value]:
+    """Yields each value that `graph` itself defines once: inputs, initializers, node outputs."""
+    yield from graph.inputs
+    for value in graph.initializers.values():
+        if not value.is_graph_input():
+            yield value
+    for node in graph:
+        yield from node.outputs
+
+
+def num_nodes(model: oir.Model) -> int:
+    """Returns the number of nodes, those in subgraphs and functions included."""
+    return sum(len(graph) for graph in all_graphs(model))
+
+
+def operator_counts(model: oir.Model) -> dict[str, int]:
+    """Returns how often each operator occurs, most frequent first.
+
+    Operators outside the standard domain are written `domain::Operator`.
+    """
+    counts = Counter(
+        f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        for graph in all_graphs(model)
+        for node in graph
+    )
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def clone(model: oir.Model) -> oir.Model:
+    """Returns an independent copy whose weights are shared with `model`.
+
+    Nodes, values, shapes and types are new objects, so that no edit of one model shows in the other.
+
+    Raises:
+        VerifyError: If the model cannot be copied because its nodes are not in topological order or refer
+            to values that it does not define.
+    """
+    with paused_gc():
+        try:
+            copy = model.clone()
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise VerifyError(
+                f"The model cannot be copied: {root_cause(error)}",
+                remedy="Run sardonyx.ir.verify on it to see which rule it breaks.",
+            ) from error
+        for graph in all_graphs(copy):
+            for value in graph_values(graph):
+                # onnx_ir shares the type object, and `value.dtype = ...` would change it in place.
+                if isinstance(value.type, oir.TensorType):
+                    value.type = oir.TensorType(value.type.dtype, denotation=value.type.denotation)
+    return copy
+
+
+def root_cause(error: BaseException) -> str:
+    """Returns the first line of the innermost error that led to `error`."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+class NameAuthority:
+    """Gives names that no value or node of a model has, and remembers what it gave.
+
+    Args:
+        model: The model whose names are taken, in all its graphs.
+    """
+
+    def __init__(self, model: oir.Model) -> None:
+        self._values: set[str] = set()
+        self._nodes: set[str] = set()
+        self._counters: dict[str, int] = {}
+        for graph in all_graphs(model):
+            self._values.update(value.name for value in graph_values(graph) if value.name)
+            for node in graph:
+                self._values.update(value.name for value in node.inputs if value is not None and value.name)
+                if node.name:
+                    self._nodes.add(node.name)
+
+    def value(self, name: str) -> str:
+        """Returns `name`, or `name` with the first free number, as the name of a new value."""
+        return self._fresh(name, self._values)
+
+    def node(self, name: str) -> str:
+        """Returns `name`, or `name` with the first free number, as the name of a new node."""
+        return self._fresh(name, self._nodes)
+
+    def _fresh(self, name: str, taken: set[str]) -> str:
+        candidate = name
+        while candidate in taken:
+            self._counters[name] = self._counters.get(name, 0) + 1
+            candidate = f"{name}_{self._counters[name]}"
+        taken.add(candidate)
+        return candidate
+
+
+def add_initializer(
+    graph: oir.Graph, name: str, data: npt.NDArray[np.generic] | np.generic | oir.TensorProtocol
+) -> oir.Value:
+    """Adds a constant to `graph` and returns its value, with dtype and shape set.
+
+    Raises:
+        ValueError: If `graph` already has an initializer of that name; `NameAuthority` gives free ones.
+    """
+    if isinstance(data, np.ndarray | np.generic):
+        data = oir.tensor(np.asarray(data), name=name)
+    tensor: oir.TensorProtocol = data
+    value = oir.Value(
+        name=name,
+        type=oir.TensorType(tensor.dtype),
+        shape=oir.Shape(tensor.shape.numpy()),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def attribute(node: oir.Node, name: str, default: T) -> T:
+    """Returns the value of a node's attribute, or `default` where the node does not have it.
+
+    Lists of numbers and strings come back as tuples.
+
+    Raises:
+        VerifyError: If the attribute has another type than `default`, or refers to a function's parameter.
+    """
+    attr = node.attributes.get(name)
+    if attr is None:
+        return default
+    if attr.is_ref():
+        raise VerifyError(
+            f"Attribute {name!r} of node {node.name!r} ({node.op_type}) refers to a function's parameter.",
+            remedy="Inline the model's functions first.",
+        )
+    value = attr.value
+    if default is not None and not _same_kind(value, default):
+        raise VerifyError(
+            f"Attribute {name!r} of node {node.name!r} ({node.op_type}) is a {type(value).__name__}, "
+            f"expected {type(default).__name__}.",
+            remedy="The model breaks the operator's schema: export it again.",
+        )
+    return cast(T, value)
+
+
+def _same_kind(value: object, default: object) -> bool:
+    if isinstance(default, Sequence) and not isinstance(default, str):
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, type(default))
+
+
+def name_list(names: Sequence[str], limit: int = 3) -> str:
+    """Returns names as a phrase for messages: the first few quoted, then how many more there are."""
+    shown = ", ".join(repr(re.sub(r"\s+", " ", name)) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

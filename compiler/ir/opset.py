@@ -1,0 +1,138 @@
+"""Raising the standard opset: quantization needs at least 13, from which Q/DQ take per-channel scales."""
+
+from collections.abc import Mapping
+
+import onnx
+import onnx_ir as oir
+
+from sardonyx.ir.graphs import all_graphs, graph_values, root_cause
+from sardonyx.ir.lean import lean_proto, proto_graphs, restore_tensors, stub_index
+from sardonyx.ir.repair import Repair, repair_model
+from sardonyx.ir.verify import verify
+
+FIRST_PER_CHANNEL_OPSET = 13
+
+
+def raise_opset(model: oir.Model, opset: int) -> tuple[oir.Model, Repair | None]:
+    """Returns the model at standard opset `opset` where its own is below 13, else the model itself.
+
+    Weights are not copied. A model that ONNX's version converter cannot raise comes back as it is, with a
+    repair of kind `opset-kept` that says why.
+
+    Args:
+        model: The model; it may be changed, and must not be used afterwards.
+        opset: The opset to raise to.
+    """
+    version = model.opset_imports.get("")
+    if version is None or version >= FIRST_PER_CHANNEL_OPSET or version >= opset:
+        return model, None
+    if model.functions:
+        return model, _kept(version, "the model defines functions, which ONNX's converter would lose")
+    from onnx import version_converter
+
+    try:
+        raised = _convert(model, opset)
+    except (version_converter.ConvertError, RuntimeError, ValueError, TypeError) as error:
+        return model, _kept(version, root_cause(error))
+    if version < 11:
+        _keep_resize_coordinates(raised)
+    repair_model(raised)
+    problem = _problem(model, raised)
+    if problem:
+        return model, _kept(version, problem)
+    message = f"The standard opset was raised from {version} to {opset}."
+    return raised, Repair("opset-raised", message)
+
+
+def _kept(version: int, why: str) -> Repair:
+    return Repair("opset-kept", f"The standard opset stays at {version}: {why}.")
+
+
+def needed_ir_version(opset_imports: Mapping[str, int]) -> int:
+    """Returns the first IR version that may hold these opsets, by domain; unknown domains do not count."""
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opset_imports.items()]
+    return int(onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True))
+
+
+def _convert(model: oir.Model, opset: int) -> oir.Model:
+    from onnx import version_converter
+
+    lean = lean_proto(model, graphs=[model.graph])
+    proto = lean.proto
+    proto.ir_version = max(proto.ir_version, 4)  # before, the converter wants initializers among the inputs
+    lifted = _lift(proto.graph)
+    converted = version_converter.convert_version(proto, opset)
+    _restore(converted.graph, lifted)
+    raised = oir.from_proto(converted)
+    restore_tensors(raised, lean.tensors)
+    _keep_types(model.graph, raised.graph)
+    raised.metadata_props.update(model.metadata_props)
+    raised.graph.metadata_props.update(model.graph.metadata_props)
+    raised.ir_version = max(raised.ir_version, needed_ir_version(raised.opset_imports))
+    return raised
+
+
+def _lift(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Turns initializers that are stubs into graph inputs, and returns them."""
+    lifted = [tensor for tensor in graph.initializer if stub_index(tensor) is not None]
+    kept = [tensor for tensor in graph.initializer if stub_index(tensor) is None]
+    inputs = {info.name for info in graph.input}
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    for tensor in lifted:
+        if tensor.name not in inputs:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return lifted
+
+
+def _restore(graph: onnx.GraphProto, lifted: list[onnx.TensorProto]) -> None:
+    """Undoes `_lift`, and drops all value_info: the converter gives the values it splits off a wrong rank."""
+    names = {tensor.name for tensor in lifted}
+    inputs = [info for info in graph.input if info.name not in names]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(lifted)
+    for scope in proto_graphs(graph):
+        del scope.value_info[:]
+
+
+def _keep_types(graph: oir.Graph, raised: oir.Graph) -> None:
+    """Gives the values that were there before the conversion the types and shapes they had."""
+    known = {value.name: value for value in graph_values(graph)}
+    for value in graph_values(raised):
+        before = known.get(value.name)
+        if before is not None:
+            value.type, value.shape = before.type, before.shape
+
+
+def _keep_resize_coordinates(model: oir.Model) -> None:
+    """Writes the sampling that Upsample and Resize had before opset 11, which the converter leaves out.
+
+    They mapped coordinates as `x / scale` and rounded down; Resize since opset 11 defaults to half-pixel
+    centres and rounds half down (ONNX operator changelog, Upsample-9, Resize-10, Resize-11).
+    """
+    for graph in all_graphs(model):
+        for node in graph:
+            if node.op_type != "Resize" or node.domain:
+                continue
+            if "coordinate_transformation_mode" not in node.attributes:
+                mode = oir.AttrString("coordinate_transformation_mode", "asymmetric")
+                node.attributes["coordinate_transformation_mode"] = mode
+            if "nearest_mode" not in node.attributes:
+                node.attributes["nearest_mode"] = oir.AttrString("nearest_mode", "floor")
+
+
+def _problem(model: oir.Model, raised: oir.Model) -> str:
+    """Says what is wrong with a converted model, or nothing."""
+    if _interface(model) != _interface(raised):
+        return "ONNX's converter changed the model's inputs or outputs"
+    known = {(violation.rule, violation.where) for violation in verify(model)}
+    new = [v for v in verify(raised) if (v.rule, v.where) not in known]
+    return f"ONNX's converter wrote an invalid model ({new[0].message})" if new else ""
+
+
+def _interface(model: oir.Model) -> list[tuple[str | None, oir.DataType | None]]:
+    graph = model.graph
+    constants = {value.name for value in graph.initializers.values()}
+    inputs = [value for value in graph.inputs if value.name not in constants]
+    return [(value.name, value.dtype) for value in [*inputs, *graph.outputs]]

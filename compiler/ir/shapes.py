@@ -1,0 +1,169 @@
+"""Shape and type inference with ONNX's own inference, without its weights and without losing its errors."""
+
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as oir
+
+from sardonyx.ir.graphs import graph_values, node_subgraphs, paused_gc
+from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
+
+_CASCADE = "expected to have type but instead is null"
+_GENERATED_DIM = "unk__"
+
+
+@dataclass(frozen=True)
+class ShapeReport:
+    """What shape inference did.
+
+    Attributes:
+        changed: Whether any value's type or shape changed.
+        failures: Why inference failed at a node, one message each; the values behind it may lack shapes.
+        corrected: Names of the values whose declared type or shape contradicted their node.
+    """
+
+    changed: bool
+    failures: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
+
+
+@dataclass
+class _Merge:
+    """Collects what merging changed."""
+
+    changed: bool = False
+    corrected: list[str] = field(default_factory=list)
+
+
+@paused_gc()
+def infer_shapes(model: oir.Model) -> ShapeReport:
+    """Infers types and shapes of all values of the main graph and its subgraphs, in place.
+
+    What is known stays: a fixed dimension is not replaced by a symbol, nor a named symbol by another. Only
+    what contradicts a node (another type, rank or fixed size than the node computes) is replaced. Values of
+    operators that ONNX does not know keep what they have, and inference goes on behind them.
+
+    Weights are not read; integer constants up to 1 KiB take part, as Reshape and others need them.
+    """
+    proto = lean_proto(model).proto
+    declared = {
+        graph_index: _take_infos(graph) for graph_index, graph in enumerate(proto_graphs(proto.graph))
+    }
+    merge = _Merge()
+    inferred, failures = _infer(proto)
+    _merge_graph(model.graph, inferred.graph, merge)
+    if not _complete(model.graph, inferred.graph):
+        for graph_index, graph in enumerate(proto_graphs(inferred.graph)):
+            _add_missing(graph, declared[graph_index])
+        inferred, _ = _infer(inferred)
+        _merge_graph(model.graph, inferred.graph, merge)
+    return ShapeReport(merge.changed, failures, tuple(dict.fromkeys(merge.corrected)))
+
+
+def _take_infos(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Removes and returns what the graph declares about computed values, so that all of it is inferred."""
+    given = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    taken = [info for info in graph.value_info if info.name not in given]
+    kept = [info for info in graph.value_info if info.name in given]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    for output in graph.output:
+        if output.name not in given and output.HasField("type"):
+            taken.append(onnx.ValueInfoProto(name=output.name, type=output.type))
+            output.ClearField("type")
+    return taken
+
+
+def _add_missing(graph: onnx.GraphProto, infos: list[onnx.ValueInfoProto]) -> None:
+    known = {info.name for info in graph.value_info if info.HasField("type")}
+    graph.value_info.extend(info for info in infos if info.name not in known)
+
+
+def _infer(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    from onnx import shape_inference
+
+    refusals = (shape_inference.InferenceError, RuntimeError, ValueError)
+    try:
+        return shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True), ()
+    except refusals as error:
+        failures = _messages(str(error))
+    try:
+        return shape_inference.infer_shapes(proto, data_prop=True), failures
+    except refusals as error:
+        return proto, (*failures, *_messages(str(error)))
+
+
+def _messages(text: str) -> tuple[str, ...]:
+    """Splits the collected errors of a strict run, leaving out those that only follow from others."""
+    lines = [line.strip() for line in text.replace("Inference error(s): ", "\n").splitlines()]
+    lines = [line for line in lines if line and line != "[ShapeInferenceError]"]
+    causes = [line for line in lines if _CASCADE not in line]
+    return tuple(dict.fromkeys(causes or lines))
+
+
+def _infos(proto: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    return {
+        info.name: info.type
+        for infos in (proto.value_info, proto.output)
+        for info in infos
+        if info.HasField("type") and info.type.WhichOneof("value")
+    }
+
+
+def _complete(graph: oir.Graph, proto: onnx.GraphProto) -> bool:
+    known = _infos(proto)
+    return all(output.name in known for node in graph for output in node.outputs if output.name)
+
+
+def _merge_graph(graph: oir.Graph, proto: onnx.GraphProto, merge: _Merge) -> None:
+    infos = _infos(proto)
+    given = {id(value) for value in graph.inputs} | {id(value) for value in graph.initializers.values()}
+    for value in graph_values(graph):
+        info = infos.get(value.name or "")
+        if info is not None and id(value) not in given:
+            _merge_value(value, info, merge)
+    for node, node_proto in zip(graph, proto.node, strict=True):
+        for subgraph, subgraph_proto in zip(node_subgraphs(node), proto_subgraphs(node_proto), strict=True):
+            _merge_graph(subgraph, subgraph_proto, merge)
+
+
+def _merge_value(value: oir.Value, info: onnx.TypeProto, merge: _Merge) -> None:
+    new_type = oir.serde.deserialize_type_proto_for_type(info)
+    if new_type is not None and new_type.dtype != oir.DataType.UNDEFINED and value.type != new_type:
+        if value.type is not None:
+            merge.corrected.append(value.name or "")
+        value.type = new_type
+        merge.changed = True
+    inferred = oir.serde.deserialize_type_proto_for_shape(info)
+    if inferred is None:
+        return
+    declared = value.shape
+    merged = _merge_shapes(declared, inferred, keep_unnamed=value.is_graph_output())
+    if declared is None or tuple(declared) != tuple(merged):
+        if declared is not None and _contradicts(declared, inferred):
+            merge.corrected.append(value.name or "")
+        value.shape = merged
+        merge.changed = True
+
+
+def _contradicts(declared: oir.Shape, inferred: oir.Shape) -> bool:
+    return len(declared) != len(inferred) or any(
+        isinstance(old, int) and isinstance(new, int) and old != new
+        for old, new in zip(declared, inferred, strict=True)
+    )
+
+
+def _merge_shapes(declared: oir.Shape | None, inferred: oir.Shape, *, keep_unnamed: bool) -> oir.Shape:
+    if declared is None or len(declared) != len(inferred):
+        declared = oir.Shape([None] * len(inferred))
+    dims: list[int | oir.SymbolicDim | None] = []
+    for old, new in zip(declared, inferred, strict=True):
+        if isinstance(new, int):
+            dims.append(new)
+        elif isinstance(old, int) or old.value is not None:
+            dims.append(old)
+        else:
+            # Symbols that inference invents stay inside: they mean nothing to a user of the model.
+            invented = keep_unnamed and str(new.value).startswith(_GENERATED_DIM)
+            dims.append(None if invented else new)
+    return oir.Shape(dims)

@@ -1,0 +1,104 @@
+"""Tensors of a model: which there are, how large, and their bytes without mapping files into memory."""
+
+import os
+from collections.abc import Iterator
+
+import onnx_ir as oir
+
+from sardonyx.errors import LoadError
+from sardonyx.ir.graphs import all_graphs
+
+CHUNK_BYTES = 1 << 20
+
+
+def model_tensors(model: oir.Model) -> Iterator[oir.TensorProtocol]:
+    """Yields the tensors of all initializers and attributes; a shared tensor as often as it is used."""
+    for graph in all_graphs(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+        for node in graph:
+            for attr in node.attributes.values():
+                if attr.is_ref():
+                    continue
+                if attr.type == oir.AttributeType.TENSOR:
+                    yield attr.as_tensor()
+                elif attr.type == oir.AttributeType.TENSORS:
+                    yield from attr.as_tensors()
+
+
+def nbytes(model: oir.Model) -> int:
+    """Returns the bytes of all tensors, external ones included; a shared tensor counts once."""
+    return sum(tensor.nbytes for tensor in {id(t): t for t in model_tensors(model)}.values())
+
+
+def constant_tensor(value: oir.Value) -> oir.TensorProtocol | None:
+    """Returns the tensor of a value that no caller can change, or None.
+
+    That is an initializer that is not also a graph input, or the output of a Constant node.
+    """
+    if value.is_graph_input():
+        return None
+    if value.is_initializer():
+        return value.const_value
+    node = value.producer()
+    if node is None or node.op_type != "Constant" or node.domain:
+        return None
+    return oir.convenience.get_const_tensor(value)
+
+
+def read_chunks(tensor: oir.TensorProtocol) -> Iterator[bytes]:
+    """Yields a tensor's bytes as ONNX stores them (little endian, sub-byte types packed).
+
+    External data is read from its file piece by piece, not through the mapping, so that a walk over all
+    weights leaves no pages resident.
+
+    Raises:
+        LoadError: If the file of an external tensor was overwritten, is missing or too short.
+    """
+    if isinstance(tensor, oir.LazyTensor):
+        yield from read_chunks(tensor.raw())
+    elif isinstance(tensor, oir.StringTensor):
+        for item in tensor.string_data():
+            yield len(item).to_bytes(8, "little") + item
+    elif isinstance(tensor, oir.ExternalTensor):
+        yield from _read_file(tensor)
+    else:
+        yield tensor.tobytes()
+
+
+def read_bytes(tensor: oir.TensorProtocol) -> bytes:
+    """Returns the bytes of `read_chunks` as one object.
+
+    Raises:
+        LoadError: As `read_chunks`.
+    """
+    return b"".join(read_chunks(tensor))
+
+
+def _read_file(tensor: oir.ExternalTensor) -> Iterator[bytes]:
+    remaining = tensor.nbytes
+    if not tensor.valid():
+        raise LoadError(
+            f"The data of tensor {tensor.name!r} in {tensor.path} was overwritten after loading.",
+            remedy="Load the model again.",
+        )
+    if not remaining:
+        return
+    try:
+        with open(tensor.path, "rb") as file:
+            file.seek(tensor.offset or 0, os.SEEK_SET)
+            while remaining:
+                chunk = file.read(min(CHUNK_BYTES, remaining))
+                if not chunk:
+                    raise LoadError(
+                        f"{tensor.path} ends {remaining} bytes before the end of tensor {tensor.name!r}.",
+                        remedy="The file changed after the model was loaded: restore it or load again.",
+                    )
+                remaining -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise LoadError(
+            f"The data of tensor {tensor.name!r} cannot be read from {tensor.path}: {error.strerror}.",
+            remedy="Restore the file beside the model.",
+        ) from error

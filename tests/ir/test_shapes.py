@@ -1,0 +1,92 @@
+"""Shape inference: what it learns, what it leaves alone, and how it fails."""
+
+import numpy as np
+
+from sardonyx import ir
+
+
+def shapes(model: ir.Model) -> dict[str, str]:
+    return {
+        output.name or "": f"{output.dtype}{output.shape}"
+        for graph in ir.all_graphs(model)
+        for node in graph
+        for output in node.outputs
+    }
+
+
+def text(body: str, *, inputs: str = "float[N, 4] x", outputs: str = "y", infos: str = "") -> ir.Model:
+    return ir.from_text(f"""
+        <ir_version: 8, opset_import: ["" : 17, "custom" : 1]>
+        g ({inputs}) => ({outputs}) {infos} {{ {body} }}""")
+
+
+def test_everything_is_inferred_once() -> None:
+    model = text("shape = Constant <value_ints = [-1, 2]> () h = Reshape(x, shape) y = Neg(h)")
+    report = ir.infer_shapes(model)
+    assert (report.changed, report.failures, report.corrected) == (True, (), ())
+    assert shapes(model)["shape"] == "INT64[2]"
+    assert model.graph.outputs[0].dtype == ir.DataType.FLOAT
+    assert model.graph.outputs[0].shape[1] == 2
+    assert not ir.infer_shapes(model).changed
+
+
+def test_large_weights_take_part_by_shape_only() -> None:
+    model = text("y = MatMul(x, w)", infos="<float[4, 900] w>")
+    model.graph.initializers.clear()
+    data = ir.LazyTensor(_never_read, dtype=ir.DataType.FLOAT, shape=ir.Shape([4, 900]), name="w")
+    value = ir.add_initializer(model.graph, "w", data)
+    model.graph[0].replace_input_with(1, value)
+    ir.infer_shapes(model)
+    assert str(model.graph.outputs[0].shape) == "[N,900]"
+    assert value.const_value is data
+
+
+def _never_read() -> ir.TensorProtocol:
+    raise AssertionError("the weight was read")
+
+
+def test_better_knowledge_stays() -> None:
+    model = text("h = Relu(x) y = Neg(h)", outputs="float[batch, 4] y", infos="<float[2, 4] h>")
+    report = ir.infer_shapes(model)
+    assert report.corrected == ()
+    assert shapes(model) == {"h": "FLOAT[2,4]", "y": "FLOAT[batch,4]"}
+
+
+def test_contradictions_are_corrected() -> None:
+    model = text("h = Relu(x) y = Neg(h)", outputs="int64[7] y", infos="<float[N, 5] h>")
+    report = ir.infer_shapes(model)
+    assert report.corrected == ("h", "y")
+    assert shapes(model) == {"h": "FLOAT[N,4]", "y": "FLOAT[N,4]"}
+
+
+def test_inference_goes_on_behind_custom_operators() -> None:
+    model = text("h = custom.Foo(x) k = Relu(h) y = Neg(k)", infos="<float[N, 6] h>")
+    assert ir.infer_shapes(model).failures == ()
+    assert shapes(model) == {"h": "FLOAT[N,6]", "k": "FLOAT[N,6]", "y": "FLOAT[N,6]"}
+
+
+def test_failure_is_reported_with_its_cause() -> None:
+    model = text("[bad] h = MatMul(x, x) k = Relu(h) y = Neg(k)", inputs="float[3, 4] x")
+    report = ir.infer_shapes(model)
+    assert len(report.failures) == 1
+    assert "node name: bad" in report.failures[0]
+    assert "Incompatible dimensions" in report.failures[0]
+
+
+def test_subgraphs() -> None:
+    model = text(
+        """y = If(c) <
+             then_branch = t () => (a) { p = Shape(x) a = Relu(x) },
+             else_branch = e () => (b) { b = Neg(x) }>""",
+        inputs="float[N, 4] x, bool c",
+    )
+    ir.infer_shapes(model)
+    assert shapes(model) == {"y": "FLOAT[N,4]", "p": "INT64[2]", "a": "FLOAT[N,4]", "b": "FLOAT[N,4]"}
+
+
+def test_invented_symbols_stay_inside() -> None:
+    model = text("h = NonZero(x) y = Neg(h)")
+    ir.infer_shapes(model)
+    assert np.array_equal(
+        [dim if isinstance(dim, int) else dim.value for dim in model.graph.outputs[0].shape], [2, None]
+    )
