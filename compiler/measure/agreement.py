@@ -18,8 +18,9 @@ The weights of the last formula are empirical and were fitted on the six classif
 measured loss of their task metrics. Of expected accuracy under the original's own distribution, Brier,
 Hellinger, Jensen-Shannon and Kullback-Leibler distances, E, and some of their means, it had the smallest mean
 error, by a margin that is small against E / 2 or the geometric mean with B and clear against expected
-accuracy, which saw no loss in networks that lose 10 %. It is an estimate, good to a factor of about two; for
-regression it is a caution, not a prediction of the metric.
+accuracy, which saw no loss in networks that lose 10 %. It is an estimate: within
+a factor of two of the measured loss for 24 of 35 damaged classifiers, of three for 30. For regression it is a
+caution, not a prediction of the metric: it refused harmless changes of a voice activity detector.
 """
 
 from collections.abc import Iterator, Sequence
