@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sardonyx.errors import DataError
+from sardonyx.measure import Agreement, OutputKind
+
+RNG = np.random.default_rng(0)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return (e / e.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def logits(rows=30, classes=10):
+    x = np.random.default_rng(1).standard_normal((rows, classes)).astype(np.float32)
+    x[np.arange(rows), np.arange(rows) % classes] += 4
+    return x
+
+
+def agree(reference, candidate, parts=1):
+    total = Agreement(["y"])
+    for r, c in zip(np.array_split(reference, parts), np.array_split(candidate, parts), strict=True):
+        total.update([r], [c])
+    return total.result().per_output[0]
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind"),
+    [
+        (logits(), OutputKind.CLASS_SCORES),
+        (softmax(logits()), OutputKind.CLASS_SCORES),
+        (np.log(softmax(logits())), OutputKind.CLASS_SCORES),
+        (softmax(np.zeros((5, 4), np.float32)), OutputKind.CLASS_SCORES),
+        (logits()[:, :1], OutputKind.REGRESSION),
+        (np.float32(3.0), OutputKind.REGRESSION),
+        (RNG.standard_normal((20, 384)).astype(np.float32), OutputKind.REGRESSION),  # an embedding
+        (RNG.uniform(0, 640, (50, 4)).astype(np.float32), OutputKind.REGRESSION),  # boxes in pixels
+        (RNG.uniform(0, 1, (50, 4)).astype(np.float32), OutputKind.REGRESSION),  # boxes, relative
+        (RNG.uniform(-99, 99, (50, 4)).astype(np.float32), OutputKind.REGRESSION),  # offsets
+        (np.arange(6).reshape(2, 3), OutputKind.DISCRETE),
+        (np.array([True, False]), OutputKind.DISCRETE),
+        (np.array(["a", "b"], object), OutputKind.DISCRETE),
+    ],
+)
+def test_tells_how_an_output_is_judged_and_the_original_agrees_fully(reference, kind):
+    total = Agreement(["y"])
+    total.update([reference], [reference])
+    output = total.result().per_output[0]
+    assert output.kind == kind
+    assert output.value == 1.0
+
+
+@given(st.floats(0.001, 1.0), st.floats(1.2, 4.0))
+def test_more_noise_agrees_less(noise, more):
+    reference = logits()
+    direction = RNG.standard_normal(reference.shape).astype(np.float32)
+    little = agree(reference, reference + np.float32(noise) * direction).value
+    much = agree(reference, reference + np.float32(noise * more) * direction).value
+    assert 0.0 <= much < little < 1.0
+
+
+def test_class_scores_follow_the_formula():
+    p, q = softmax(logits()).astype(np.float64), softmax(logits() + 1.5 * RNG.standard_normal((30, 10)))
+    brier = ((p - q) ** 2).sum() / (p**2).sum()
+    error = ((p - q) ** 2).sum() / ((p - p.mean()) ** 2).sum()
+    assert agree(p, q.astype(np.float64)).value == pytest.approx(1 - (brier + error / 2) / 2)
+
+
+def test_regression_is_the_share_of_variance_explained():
+    r, c = RNG.standard_normal((2, 40, 1))
+    c = r + 0.3 * c
+    expected = 1 - ((r - c) ** 2).sum() / ((r - r.mean()) ** 2).sum()
+    assert agree(r, c).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("reference", [logits(), RNG.standard_normal((30, 1)) + 100.0])
+def test_does_not_depend_on_how_the_rows_are_split_into_samples(reference):
+    candidate = reference + 0.1
+    whole, parts = agree(reference, candidate), agree(reference, candidate, parts=7)
+    assert parts.kind == whole.kind
+    assert parts.value == pytest.approx(whole.value)
+
+
+def test_integer_outputs_count_equal_elements():
+    assert agree(np.arange(4), np.array([0, 1, 2, 9])).value == 0.75
+
+
+def test_a_constant_output_is_judged_by_its_own_size():
+    ones = np.ones((5, 1), np.float32)
+    assert agree(ones, ones).value == 1.0
+    assert agree(ones, ones * np.float32(1.01)).value == pytest.approx(1 - 1e-4, abs=1e-6)
+    assert agree(0 * ones, ones).value == 0.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_new_nan_or_infinity_is_no_agreement(bad):
+    candidate = logits()
+    candidate[3, 2] = bad
+    assert agree(logits(), candidate).value == 0.0
+    assert agree(candidate, candidate).value == 1.0
+
+
+def test_another_shape_or_dtype_is_no_agreement():
+    total = Agreement(["shape", "dtype"])
+    total.update([np.ones((1, 2)), np.ones(2)], [np.ones((2, 1)), np.ones(2, np.float32)])
+    assert [o.value for o in total.result().per_output] == [0.0, 0.0]
+
+
+def test_the_worst_output_decides():
+    total = Agreement(["good", "bad"])
+    ids = np.arange(4)
+    total.update([ids, ids], [ids, ids[::-1]])
+    result = total.result()
+    assert (result.value, result.samples) == (0.0, 1)
+    assert [o.name for o in result.per_output] == ["good", "bad"]
+
+
+def test_samples_of_varying_shape_and_empty_ones_are_normal():
+    total = Agreement(["y"])
+    for rows in (3, 1, 0, 5):
+        scores = logits(max(rows, 1))[:rows]
+        total.update([scores], [scores])
+    assert total.result().value == 1.0
+
+
+def test_no_samples_is_a_data_error():
+    with pytest.raises(DataError, match="at least one sample"):
+        Agreement(["y"]).result()
