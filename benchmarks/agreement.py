@@ -82,9 +82,7 @@ def round_weights(model: onnx.ModelProto, bits: int, per_channel: bool) -> onnx.
         axes = tuple(i for i in range(weight.ndim) if i != channel) if per_channel else None
         scale = np.abs(weight).max(axis=axes, keepdims=True) / (2 ** (bits - 1) - 1)
         scale = np.where(scale == 0, 1, scale)
-        tensor.CopyFrom(
-            numpy_helper.from_array((np.round(weight / scale) * scale).astype(weight.dtype), tensor.name)
-        )
+        tensor.CopyFrom(numpy_helper.from_array((np.round(weight / scale) * scale).astype(weight.dtype), tensor.name))
     return rounded
 
 

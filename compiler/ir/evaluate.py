@@ -19,9 +19,7 @@ class EvaluationError(PassError):
     """A node that the reference implementation cannot run, or not on these inputs."""
 
 
-def evaluate_node(
-    node: oir.Node, inputs: Sequence[Array | None], *, opset_imports: Mapping[str, int]
-) -> list[Array]:
+def evaluate_node(node: oir.Node, inputs: Sequence[Array | None], *, opset_imports: Mapping[str, int]) -> list[Array]:
     """Computes the outputs of `node` for constant inputs.
 
     Args:

@@ -54,9 +54,7 @@ class LeanProto:
 
 
 @paused_gc()
-def lean_proto(
-    model: oir.Model, *, threshold: int = 1024, graphs: Iterable[oir.Graph] | None = None
-) -> LeanProto:
+def lean_proto(model: oir.Model, *, threshold: int = 1024, graphs: Iterable[oir.Graph] | None = None) -> LeanProto:
     """Serialises `model` with stubs for external tensors and for those above `threshold` bytes.
 
     Args:

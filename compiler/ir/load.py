@@ -131,7 +131,5 @@ def _infer(model: oir.Model) -> tuple[Repair, ...]:
     report = infer_shapes(model)
     if not report.corrected:
         return ()
-    message = (
-        f"{len(report.corrected)} values were declared with a type or shape that their nodes contradict."
-    )
+    message = f"{len(report.corrected)} values were declared with a type or shape that their nodes contradict."
     return (Repair("stale-value-info", message, report.corrected),)

@@ -77,9 +77,7 @@ def name_values(model: oir.Model) -> Iterator[Repair]:
         yield Repair("duplicate-value", message, tuple(dict.fromkeys(renamed)))
 
 
-def _name_values(
-    graph: oir.Graph, visible: dict[str, oir.Value], names: NameAuthority, renamed: list[str]
-) -> None:
+def _name_values(graph: oir.Graph, visible: dict[str, oir.Value], names: NameAuthority, renamed: list[str]) -> None:
     # Inputs and outputs come first: they keep their names.
     interface = [*graph.inputs, *(v for v in graph.outputs if v.graph is graph)]
     own = [v.name for v in interface if v.name and visible.setdefault(v.name, v) is v]

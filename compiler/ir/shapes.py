@@ -46,9 +46,7 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
     Weights are not read; integer constants up to 1 KiB take part, as Reshape and others need them.
     """
     proto = lean_proto(model).proto
-    declared = {
-        graph_index: _take_infos(graph) for graph_index, graph in enumerate(proto_graphs(proto.graph))
-    }
+    declared = {graph_index: _take_infos(graph) for graph_index, graph in enumerate(proto_graphs(proto.graph))}
     merge = _Merge()
     inferred, failures = _infer(proto)
     _merge_graph(model.graph, inferred.graph, merge)

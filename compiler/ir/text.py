@@ -17,9 +17,7 @@ def from_text(text: str) -> oir.Model:
     try:
         proto = onnx.parser.parse_model(text)
     except onnx.parser.ParseError as error:
-        raise LoadError(
-            f"The model text cannot be parsed: {error}", remedy="See onnx/docs/Syntax.md."
-        ) from error
+        raise LoadError(f"The model text cannot be parsed: {error}", remedy="See onnx/docs/Syntax.md.") from error
     try:
         with paused_gc():
             model = oir.from_proto(proto)

@@ -12,6 +12,7 @@ from sardonyx.measure.memory import measure_command_peak, measure_peak, peak_rss
 from sardonyx.measure.metric import Metric, Runner, load_metric
 from sardonyx.measure.samples import Samples, SampleSpec, Split, load_samples
 from sardonyx.measure.session import Session, SessionOptions
+from sardonyx.measure.synthetic import samples_for, synthetic_samples
 
 __all__ = [
     "Agreement",
@@ -43,5 +44,7 @@ __all__ = [
     "paired_latency",
     "paired_timing",
     "peak_rss",
+    "samples_for",
+    "synthetic_samples",
     "tool_versions",
 ]

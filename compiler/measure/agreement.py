@@ -245,9 +245,7 @@ def _probabilities(scores: NDArray[np.float64], normalised: NDArray[np.bool_]) -
     return np.where(normalised[:, None], scores, softmax)
 
 
-def _row_chunks(
-    reference: Array, candidate: Array
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _row_chunks(reference: Array, candidate: Array) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yields both as float64 of shape (rows, length of the last axis), a few rows at a time."""
     width = reference.shape[-1] if reference.ndim else 1
     if not reference.size:

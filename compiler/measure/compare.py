@@ -57,9 +57,7 @@ class OutputError:
     samples: int
 
 
-def compare(
-    reference: Sequence[Array], candidate: Sequence[Array], names: Sequence[str]
-) -> tuple[OutputError, ...]:
+def compare(reference: Sequence[Array], candidate: Sequence[Array], names: Sequence[str]) -> tuple[OutputError, ...]:
     """Compares the outputs of two models for one sample.
 
     Args:

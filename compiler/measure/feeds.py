@@ -56,9 +56,7 @@ def check_feed(feed: Feed, specs: Sequence[TensorSpec], *, where: str) -> None:
             raise DataError(f"{where}: the model has no input {name!r}.", remedy=hint)
     for spec in specs:
         if spec.name not in feed:
-            raise DataError(
-                f"{where}: input {spec.name!r} is missing.", remedy=f"Provide an array for {spec}."
-            )
+            raise DataError(f"{where}: input {spec.name!r} is missing.", remedy=f"Provide an array for {spec}.")
         _check_array(feed[spec.name], spec, f"{where}: input {spec.name!r}")
 
 

@@ -89,9 +89,7 @@ def paired_latency(
     """
     for session in (a, b):
         session.run(feed)
-    return paired_timing(
-        a.runner(feed), b.runner(feed), seconds=seconds, min_pairs=min_pairs, progress=progress
-    )
+    return paired_timing(a.runner(feed), b.runner(feed), seconds=seconds, min_pairs=min_pairs, progress=progress)
 
 
 def paired_timing(
@@ -137,9 +135,7 @@ def paired_timing(
     ratios = table[:, 0] / table[:, 1]
     low, high = median_interval(ratios, seed=seed)
     medians = np.median(table, axis=0) / group
-    return PairedLatency(
-        float(np.median(ratios)), low, high, len(ratios), float(medians[0]), float(medians[1])
-    )
+    return PairedLatency(float(np.median(ratios)), low, high, len(ratios), float(medians[0]), float(medians[1]))
 
 
 def median_interval(values: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float]:

@@ -72,9 +72,7 @@ def open_folder(path: Path) -> FileSamples:
     )
 
 
-def _one_a_file(
-    folder: Path, files: list[Path], read: Callable[[Path], Feed], positional: bool
-) -> FileSamples:
+def _one_a_file(folder: Path, files: list[Path], read: Callable[[Path], Feed], positional: bool) -> FileSamples:
     def stream() -> Iterator[Feed]:
         for file in files:
             with _readable(file):

@@ -254,9 +254,7 @@ def _open_path(path: Path) -> Samples:
             remedy="Give an .npz file, a folder of samples, or package.module:function.",
         )
     if path.suffix != ".npz":
-        raise DataError(
-            f"{path} is not an .npz file.", remedy="Stack the inputs: numpy.savez(path, input_name=array)."
-        )
+        raise DataError(f"{path} is not an .npz file.", remedy="Stack the inputs: numpy.savez(path, input_name=array).")
     return Samples(*open_stack(path))
 
 

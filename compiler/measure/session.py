@@ -63,9 +63,7 @@ class Session:
         BackendError: If the runtime refuses the model.
     """
 
-    def __init__(
-        self, source: str | os.PathLike[str] | bytes, *, options: SessionOptions = SessionOptions()
-    ) -> None:
+    def __init__(self, source: str | os.PathLike[str] | bytes, *, options: SessionOptions = SessionOptions()) -> None:
         if isinstance(source, bytes):
             self.name = "the model in memory"
         else:
@@ -148,9 +146,7 @@ def _load(source: str | bytes, options: SessionOptions, name: str) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    settings.graph_optimization_level = getattr(
-        onnxruntime.GraphOptimizationLevel, _LEVELS[options.optimization]
-    )
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[options.optimization])
     settings.enable_cpu_mem_arena = options.arena
     settings.log_severity_level = 4  # fatal only: what the runtime would log as errors, it also raises
     # Idle threads of one session must not spin while another session is being timed.

@@ -155,9 +155,7 @@ def test_external_strings_are_refused(tmp_path: Path) -> None:
 
 
 def test_tensor_without_elements(tmp_path: Path) -> None:
-    proto = model(
-        [onnx.helper.make_node("Add", ["x", "w"], ["y"])], {"x": [0]}, {"y": [0]}, {"w": np.zeros(0, "f")}
-    )
+    proto = model([onnx.helper.make_node("Add", ["x", "w"], ["y"])], {"x": [0]}, {"y": [0]}, {"w": np.zeros(0, "f")})
     point_to(proto.graph.initializer[0], "w.data", 0, 0)
     (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
     loaded = ir.load(tmp_path / "model.onnx").model

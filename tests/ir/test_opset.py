@@ -83,9 +83,7 @@ def test_function_stays(name: str, ir_version: int) -> None:
 
 
 def test_weights_are_lifted_and_come_back_shared(tmp_path: Path) -> None:
-    saved = ir.save(
-        ir.load(linear(np.ones((40, 30), np.float32))).model, tmp_path / "m.onnx", external_data=True
-    )
+    saved = ir.save(ir.load(linear(np.ones((40, 30), np.float32))).model, tmp_path / "m.onnx", external_data=True)
     proto = onnx.load(saved.path, load_external_data=False)
     proto.opset_import[0].version = 9
     saved.path.write_bytes(proto.SerializeToString())
@@ -94,9 +92,7 @@ def test_weights_are_lifted_and_come_back_shared(tmp_path: Path) -> None:
     assert tensor.numpy().sum() == 1200
 
 
-@pytest.mark.parametrize(
-    ("version", "asked", "expected"), [(13, 17, 13), (18, 17, 18), (12, 13, 13), (9, 19, 19)]
-)
+@pytest.mark.parametrize(("version", "asked", "expected"), [(13, 17, 13), (18, 17, 18), (12, 13, 13), (9, 19, 19)])
 def test_never_lowered_and_only_below_13(version: int, asked: int, expected: int) -> None:
     assert ir.load(linear(opset=version), opset=asked).model.opset_imports[""] == expected
 
@@ -124,9 +120,7 @@ def test_operator_that_the_converter_does_not_know() -> None:
 
 
 def test_functions_keep_the_opset() -> None:
-    proto = model(
-        [helper.make_node("Twice", ["x"], ["y"], domain="f", name="n")], {"x": [2]}, {"y": [2]}, opset=12
-    )
+    proto = model([helper.make_node("Twice", ["x"], ["y"], domain="f", name="n")], {"x": [2]}, {"y": [2]}, opset=12)
     proto.opset_import.add(domain="f", version=1)
     body = [helper.make_node("Add", ["a", "a"], ["b"])]
     imports = [helper.make_opsetid("", 12)]

@@ -55,9 +55,7 @@ def test_value_defined_twice_captured_by_a_subgraph() -> None:
     )
     nodes = [
         helper.make_node("Relu", ["x"], ["a"]),
-        helper.make_node(
-            "Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])
-        ),
+        helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])),
         helper.make_node("If", ["yes"], ["b"], then_branch=branch, else_branch=branch),
         helper.make_node("Add", ["b", "x"], ["a"]),
     ]
@@ -101,9 +99,7 @@ def test_inner_value_that_hides_an_outer_one() -> None:
     )
     nodes = [
         helper.make_node("Relu", ["x"], ["h"]),
-        helper.make_node(
-            "Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])
-        ),
+        helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])),
         helper.make_node("If", ["yes"], ["c"], then_branch=then_graph, else_branch=then_graph),
         helper.make_node("Add", ["h", "c"], ["y"]),
     ]
@@ -134,9 +130,7 @@ def test_unsorted_nodes_in_a_subgraph() -> None:
     nodes = [
         helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch),
         helper.make_node("Abs", ["x"], ["late"]),
-        helper.make_node(
-            "Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])
-        ),
+        helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])),
     ]
     loaded = ir.load(model(nodes, {"x": [2]}, {"y": [2]}))
     assert "unsorted-nodes" in kinds(loaded)
@@ -152,9 +146,7 @@ def test_long_reversed_chain_needs_no_recursion() -> None:
 def add_weights(ir_version: int, inputs: tuple[str, ...]) -> onnx.ModelProto:
     nodes = [helper.make_node("Add", ["x", "a"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"])]
     constants = {"a": np.float32([1]), "b": np.float32([2])}
-    return model(
-        nodes, {"x": [1], **{n: [1] for n in inputs}}, {"y": [1]}, constants, opset=13, ir_version=ir_version
-    )
+    return model(nodes, {"x": [1], **{n: [1] for n in inputs}}, {"y": [1]}, constants, opset=13, ir_version=ir_version)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +171,7 @@ def test_node_names() -> None:
     )
     nodes = [
         helper.make_node("Relu", ["x"], ["r"], name="same"),
-        helper.make_node(
-            "Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])
-        ),
+        helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True])),
         helper.make_node("If", ["yes"], ["b"], then_branch=branch, else_branch=branch, name="if"),
         helper.make_node("Add", ["b", "r"], ["y"]),
     ]
@@ -193,9 +183,7 @@ def test_node_names() -> None:
     assert "same" in names
 
 
-@pytest.mark.parametrize(
-    ("dtype", "shape"), [(TensorProto.INT64, [2]), (TensorProto.FLOAT, [2, 1]), (1, [9])]
-)
+@pytest.mark.parametrize(("dtype", "shape"), [(TensorProto.INT64, [2]), (TensorProto.FLOAT, [2, 1]), (1, [9])])
 def test_stale_value_info(dtype: int, shape: list[int]) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["h"], name="a"),

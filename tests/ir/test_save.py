@@ -33,9 +33,7 @@ def weight(model: ir.Model) -> ir.TensorProtocol:
 
 def identity_of(tensor: ir.TensorProtocol) -> ir.Model:
     """A model that returns the initializer `w`."""
-    value = ir.Value(
-        name="w", type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
-    )
+    value = ir.Value(name="w", type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
     out = ir.Value(name="y", type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape))
     node = ir.Node("", "Identity", [value], outputs=[out], name="n")
     graph = ir.Graph([], [out], nodes=[node], initializers=[value], opset_imports={"": 25}, name="g")
@@ -102,9 +100,7 @@ def test_sizes_decide_by_default(tmp_path: Path) -> None:
 def test_shared_weights_are_written_once(tmp_path: Path) -> None:
     model = large()
     shared = weight(model)
-    value = ir.Value(
-        name="w2", type=ir.TensorType(shared.dtype), shape=ir.Shape(shared.shape), const_value=shared
-    )
+    value = ir.Value(name="w2", type=ir.TensorType(shared.dtype), shape=ir.Shape(shared.shape), const_value=shared)
     model.graph.register_initializer(value)
     saved = ir.save(model, tmp_path / "m.onnx", external_data=True)
     assert saved.data_path is not None
@@ -178,9 +174,7 @@ def test_failure_while_writing_keeps_the_old_files(tmp_path: Path, external: boo
 
 @pytest.mark.parametrize("failing", [1, 2, 3, 4])
 @pytest.mark.parametrize("existing", [True, False])
-def test_failure_at_each_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, existing: bool
-) -> None:
+def test_failure_at_each_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, existing: bool) -> None:
     path = tmp_path / "m.onnx"
     if existing:
         ir.save(ir.load(linear(LARGE + 1)).model, path, external_data=True)
@@ -221,9 +215,7 @@ def test_read_only_place() -> None:
 
 
 def test_more_than_2_gb_in_one_file(tmp_path: Path) -> None:
-    huge = ir.LazyTensor(
-        lambda: pytest.fail("evaluated"), dtype=ir.DataType.FLOAT, shape=ir.Shape([600_000_000])
-    )
+    huge = ir.LazyTensor(lambda: pytest.fail("evaluated"), dtype=ir.DataType.FLOAT, shape=ir.Shape([600_000_000]))
     model = identity_of(huge)
     with pytest.raises(SaveError, match=r"2\.4 GB"):
         ir.save(model, tmp_path / "m.onnx", external_data=False)

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from measure_models import scale_model
+
+from tests.measure.measure_models import scale_model
 
 
 @pytest.fixture

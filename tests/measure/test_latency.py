@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measure_models import matmul_chain, scale_model
 
 from sardonyx.errors import DataError
 from sardonyx.measure import PairedLatency, Session, median_interval, paired_latency, paired_timing
+from tests.measure.measure_models import matmul_chain, scale_model
 
 FEED = {"x": np.ones((64, 64), np.float32)}
 

@@ -85,9 +85,7 @@ def test_a_command_is_measured_without_this_process():
     assert peak < ballast.nbytes
 
 
-@pytest.mark.parametrize(
-    "command", [[sys.executable, "-c", "raise SystemExit('broken')"], ["/no/such/program"]]
-)
+@pytest.mark.parametrize("command", [[sys.executable, "-c", "raise SystemExit('broken')"], ["/no/such/program"]])
 def test_a_command_that_fails_says_so(command):
     with pytest.raises(BackendError, match="exit code"):
         measure_command_peak(command)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from measure_models import scale_model
 
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import Session, load_metric
+from tests.measure.measure_models import scale_model
 
 
 def test_a_metric_runs_the_model():

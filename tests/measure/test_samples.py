@@ -82,9 +82,7 @@ def test_onnx_test_data_gets_its_names_from_the_model(tmp_path):
         folder = tmp_path / f"test_data_set_{i}"
         folder.mkdir()
         for k in (0, 1):
-            onnx.save_tensor(
-                onnx.numpy_helper.from_array(np.full((1, 3), i + k, np.float32)), folder / f"input_{k}.pb"
-            )
+            onnx.save_tensor(onnx.numpy_helper.from_array(np.full((1, 3), i + k, np.float32)), folder / f"input_{k}.pb")
         onnx.save_tensor(onnx.numpy_helper.from_array(np.zeros(1)), folder / "output_0.pb")
     specs = [TensorSpec(name, np.dtype("float32"), (1, 3)) for name in ("a", "b")]
     for samples in (load_samples(tmp_path).named_for(specs), load_samples(str(tmp_path)).checked(specs)):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from measure_models import build, scale_model
 from onnx import TensorProto, helper
 
 from sardonyx.errors import BackendError, DataError, LoadError
 from sardonyx.measure import Session, SessionOptions, TensorSpec
+from tests.measure.measure_models import build, scale_model
 
 X = np.array([[1.0, 2.0, -3.0]], np.float32)
 

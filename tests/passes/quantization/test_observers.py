@@ -49,7 +49,7 @@ def test_percentile_is_near_the_quantile() -> None:
     for part in np.array_split(values, 7):
         observer.observe(part)
     low, high = np.quantile(values, [0.005, 0.995])
-    bin_width = 2.0 ** observer.exponent / BINS if observer.exponent is not None else 0.0
+    bin_width = 2.0**observer.exponent / BINS if observer.exponent is not None else 0.0
     assert observer.range().low == pytest.approx(low, abs=2 * bin_width)
     assert observer.range().high == pytest.approx(high, abs=2 * bin_width)
 

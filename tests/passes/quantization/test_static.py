@@ -154,9 +154,7 @@ class TestPlacement:
         assert place(model, table()).values == ()
 
     def test_a_follower_after_floats_stays_in_float(self) -> None:
-        model = build.model(
-            [node("Exp", ["x"], ["e"]), node("Add", ["e", "x"], ["y"])], {"x": [1, 4]}, {"y": [1, 4]}
-        )
+        model = build.model([node("Exp", ["x"], ["e"]), node("Add", ["e", "x"], ["y"])], {"x": [1, 4]}, {"y": [1, 4]})
         assert place(model, table()).values == ()
 
     def test_an_add_that_nobody_takes_as_integers_goes_back(self) -> None:
@@ -175,12 +173,13 @@ class TestPlacement:
         assert [v.value for v in placement.values] == ["x", "a"]
         assert "would buy nothing" in placement.float_nodes["add"]
 
-    @pytest.mark.parametrize(
-        ("attributes", "reason"), [({"alpha": 0.5}, "alpha=1.0"), ({"transA": 1}, "transA=0")]
-    )
+    @pytest.mark.parametrize(("attributes", "reason"), [({"alpha": 0.5}, "alpha=1.0"), ({"transA": 1}, "transA=0")])
     def test_conditions_of_the_table_are_met_or_named(self, attributes: dict[str, float], reason: str) -> None:
         model = build.model(
-            [node("Gemm", ["x", "w"], ["y"], name="gemm", **attributes)], {"x": [4, 4]}, {"y": None}, {"w": np.eye(4, dtype=np.float32)}
+            [node("Gemm", ["x", "w"], ["y"], name="gemm", **attributes)],
+            {"x": [4, 4]},
+            {"y": None},
+            {"w": np.eye(4, dtype=np.float32)},
         )
         ir.infer_shapes(model)
         placement = place(model, table())
@@ -189,7 +188,11 @@ class TestPlacement:
 
     def test_float_consumers_keep_the_float_value(self) -> None:
         source = build.proto(
-            [node("Exp", ["x"], ["e"]), node("MatMul", ["e", "w"], ["m"], name="mm"), node("Add", ["m", "e"], ["y"], name="add")],
+            [
+                node("Exp", ["x"], ["e"]),
+                node("MatMul", ["e", "w"], ["m"], name="mm"),
+                node("Add", ["m", "e"], ["y"], name="add"),
+            ],
             {"x": [2, 4]},
             {"y": [2, 4]},
             {"w": build.weights(4, 4)},
@@ -256,7 +259,10 @@ class TestWeights:
         )
         model, plan = quantized(source, [{"x": build.weights(2, 4, seed=i)} for i in range(4)])
         assert [p.consumers for p in plan.points if p.kind is PointKind.WEIGHT] == [("one", "two")]
-        assert sum(v.dtype is ir.DataType.INT8 and v.const_value.size == 16 for v in model.graph.initializers.values()) == 1
+        assert (
+            sum(v.dtype is ir.DataType.INT8 and v.const_value.size == 16 for v in model.graph.initializers.values())
+            == 1
+        )
 
     def test_without_vnni_weights_keep_to_seven_bits(self) -> None:
         machine = dataclasses.replace(VNNI, features=("avx2",))
@@ -276,13 +282,16 @@ class TestWeights:
 
 class TestOptions:
     def test_samples_of_varying_shape(self) -> None:
-        source = build.proto([node("MatMul", ["x", "w"], ["y"])], {"x": ["N", 4]}, {"y": None}, {"w": build.weights(4, 4)})
+        source = build.proto(
+            [node("MatMul", ["x", "w"], ["y"])], {"x": ["N", 4]}, {"y": None}, {"w": build.weights(4, 4)}
+        )
         feeds = [{"x": build.weights(rows, 4, seed=rows)} for rows in (1, 3, 7)]
         _, plan = quantized(source, feeds)
         assert plan.calibration["samples"] == 3
 
     @pytest.mark.parametrize(
-        ("calibrator", "percentile", "message"), [("best", 99.0, "no calibrator 'best'"), ("percentile", 20.0, "outside")]
+        ("calibrator", "percentile", "message"),
+        [("best", 99.0, "no calibrator 'best'"), ("percentile", 20.0, "outside")],
     )
     def test_bad_options(self, calibrator: str, percentile: float, message: str) -> None:
         with pytest.raises(SpecError, match=message):
@@ -294,7 +303,9 @@ class TestOptions:
 
     def test_minmax_covers_more_than_percentile(self) -> None:
         spikes = [{"x": np.array([[1.0, 1.0, 1.0, 100.0 if i == 0 else 1.0]], np.float32)} for i in range(100)]
-        source = build.proto([node("MatMul", ["x", "w"], ["y"])], {"x": [1, 4]}, {"y": None}, {"w": build.weights(4, 4)})
+        source = build.proto(
+            [node("MatMul", ["x", "w"], ["y"])], {"x": [1, 4]}, {"y": None}, {"w": build.weights(4, 4)}
+        )
         highs = {}
         for name in ("minmax", "percentile"):
             plan = QuantizeStatic(name, 99.0).plan(optimized(source), context(spikes))
