@@ -1,0 +1,1 @@
+"""Scripts that train the shipped models; they need the extra `train` and write into `models/data`."""
