@@ -15,7 +15,8 @@ THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python -m sardonyx.models.demo
+	$(BIN)/sardonyx compile models/data/digits_cnn.onnx --target onnxruntime --max-drop 1% \
+	  --data sardonyx.models.digits:cnn_samples --metric sardonyx.models.digits:cnn_accuracy -o out/demo
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -35,7 +36,10 @@ test-all: lint
 	$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup -m ""
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/static_int8.py
+	$(BIN)/python benchmarks/ir_scale.py
+	$(BIN)/python benchmarks/memory.py calibration models/data/digits_cnn.onnx
+	$(BIN)/python benchmarks/memory.py weights 3
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,19 +1,22 @@
 """Compares `sardonyx compile` with onnxruntime.quantization.quantize_static on labelled models, in one process.
 
-    python benchmarks/static_int8.py ZOO [NAME ...]
+    python benchmarks/static_int8.py                     the models that come with Sardonyx
+    python benchmarks/static_int8.py FOLDER [NAME ...]   models of one's own
 
-ZOO is a folder of models, each `NAME/model.onnx` with `NAME/eval.py` that defines `calib()` (feeds) and `evaluate(run)`
-(a metric, higher is better). Both tools get the same calibration samples. ONNX Runtime's quantizer is used as an
-expert would: the model raised to opset 17, preprocessed, per-channel weights, UINT8 activations and INT8 weights, all
-operators.
-Latencies come from interleaved runs on one thread; ratios are medians against the original.
+FOLDER holds `NAME/model.onnx` beside `NAME/eval.py`, which defines `calib()` (feeds) and `evaluate(run)` (a metric, higher
+is better). Both tools get the same calibration samples. ONNX Runtime's quantizer is used as an expert would: the model
+raised to opset 17, preprocessed, per-channel weights, UINT8 activations and INT8 weights, all operators. Latencies come
+from interleaved runs on one thread; ratios are medians against the original.
 """
 
 import argparse
 import importlib.util
 import json
+import logging
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,8 +24,9 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static, shape_inference
 
+from sardonyx import models
 from sardonyx.driver import CompileJob, run_compile
-from sardonyx.measure import Session, paired_latency
+from sardonyx.measure import Metric, Session, paired_latency
 
 SECONDS = 4.0
 OPSET = 17
@@ -36,7 +40,34 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self.feeds, None)
 
 
-def load_task(folder: Path) -> ModuleType:
+@dataclass(frozen=True)
+class Task:
+    """A model with what it is calibrated and judged with."""
+
+    name: str
+    path: Path
+    feeds: list[dict[str, Any]]
+    evaluate: Metric
+
+
+def shipped_tasks() -> Iterator[Task]:
+    """The models that come with Sardonyx."""
+    for name in models.names():
+        if name.startswith("digits_"):
+            entry = models.load(name)
+            assert entry.metric is not None
+            yield Task(name, entry.path, list(entry.samples), entry.metric)
+
+
+def folder_tasks(folder: Path, names: list[str]) -> Iterator[Task]:
+    """The models of a folder, all or the named ones."""
+    sys.path.insert(0, str(folder))
+    for name in names or sorted(p.parent.name for p in folder.glob("*/model.onnx")):
+        module = _import(folder / name)
+        yield Task(name, folder / name / "model.onnx", module.calib(), module.evaluate)
+
+
+def _import(folder: Path) -> ModuleType:
     """Imports the `eval.py` of a model's folder."""
     spec = importlib.util.spec_from_file_location(f"task_{folder.name}", folder / "eval.py")
     if spec is None or spec.loader is None:
@@ -66,22 +97,20 @@ def quantize_with_onnxruntime(source: Path, feeds: list[dict[str, Any]], scratch
     return written
 
 
-def compare(folder: Path, scratch: Path) -> dict[str, Any]:
+def compare(task: Task, scratch: Path) -> dict[str, Any]:
     """Compiles one model with both tools and measures both against the original."""
-    task, source = load_task(folder), folder / "model.onnx"
-    feeds = task.calib()
-    ours = run_compile(CompileJob(str(source), data=feeds, output=scratch / "sardonyx"))
-    models = {"sardonyx": ours.path, "onnxruntime": quantize_with_onnxruntime(source, feeds, scratch)}
-    with Session(source) as original:
+    ours = run_compile(CompileJob(str(task.path), data=task.feeds, output=scratch / "sardonyx"))
+    written = {"sardonyx": ours.path, "onnxruntime": quantize_with_onnxruntime(task.path, task.feeds, scratch)}
+    with Session(task.path) as original:
         reference = task.evaluate(original.run)
-        row: dict[str, Any] = {"model": folder.name, "fp32": reference, "chosen": ours.record.chosen}
-        for name, path in models.items():
+        row: dict[str, Any] = {"model": task.name, "fp32": reference, "chosen": ours.record.chosen}
+        for name, path in written.items():
             assert path is not None
             with Session(path) as session:
                 value = task.evaluate(session.run)
-                timing = paired_latency(original, session, feeds[0], seconds=SECONDS)
+                timing = paired_latency(original, session, task.feeds[0], seconds=SECONDS)
             row[name] = {
-                "drop": (reference - value) / abs(reference),
+                "drop": round((reference - value) / abs(reference), 5),
                 "speedup": round(timing.ratio, 3),
                 "interval": [round(timing.low, 3), round(timing.high, 3)],
                 "mb": round(path.stat().st_size / 1e6, 2),
@@ -92,16 +121,15 @@ def compare(folder: Path, scratch: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Prints one JSON object a model."""
+    logging.getLogger().setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("zoo", type=Path)
+    parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    zoo: Path = arguments.zoo.resolve()
-    sys.path.insert(0, str(zoo))
-    names = arguments.names or sorted(p.parent.name for p in zoo.glob("*/model.onnx"))
-    for name in names:
+    folder: Path | None = arguments.folder
+    for task in shipped_tasks() if folder is None else folder_tasks(folder.resolve(), arguments.names):
         with tempfile.TemporaryDirectory() as scratch:
-            print(json.dumps(compare(zoo / name, Path(scratch))), flush=True)
+            print(json.dumps(compare(task, Path(scratch))), flush=True)
 
 
 if __name__ == "__main__":

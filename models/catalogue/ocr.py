@@ -26,9 +26,7 @@ _CLASSIFIER_WIDTH = 192
 _PAGE_SIZES = ((736, 736), (736, 960), (960, 736))
 _LINES_A_PAGE = 10
 
-_SYNTHETIC = (
-    "Samples are English text rendered in one font on plain grounds: plausible, no measure of accuracy."
-)
+_SYNTHETIC = "Samples are English text rendered in one font on plain grounds: plausible, no measure of accuracy."
 _LICENCE = "Apache-2.0 (PaddleOCR, RapidOCR)"
 
 Image = NDArray[np.uint8]
@@ -53,8 +51,7 @@ def recogniser() -> Entry:
     return _entry(
         "ppocrv4_rec",
         "ch_PP-OCRv4_rec_infer.onnx",
-        "Text recogniser, CNN and attention with CTC: x float32 [n, 3, 48, width] to probabilities "
-        "[n, steps, 6625].",
+        "Text recogniser, CNN and attention with CTC: x float32 [n, 3, 48, width] to probabilities [n, steps, 6625].",
         _recogniser_inputs,
     )
 
@@ -88,9 +85,7 @@ def classifier() -> Entry:
     )
 
 
-def _entry(
-    name: str, file_name: str, description: str, draw: Callable[[], Iterator[NDArray[np.float32]]]
-) -> Entry:
+def _entry(name: str, file_name: str, description: str, draw: Callable[[], Iterator[NDArray[np.float32]]]) -> Entry:
     path = _RAPIDOCR.file(f"models/{file_name}", name)
     _PILLOW.require(f"{name} (to render its samples)")
     return Entry(

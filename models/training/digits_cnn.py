@@ -12,9 +12,7 @@ from sardonyx.models.training import digits
 SCHEDULE = digits.Schedule(epochs=60, peak_rate=5e-3)
 
 
-def convolution(
-    channels: int, filters: int, kernel: int = 3, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
+def convolution(channels: int, filters: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Returns Conv without bias, followed by BatchNormalization."""
     conv = nn.Conv2d(channels, filters, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(filters))
@@ -31,9 +29,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.branch = nn.Sequential(
-            convolution(channels, channels), nn.ReLU(), convolution(channels, channels)
-        )
+        self.branch = nn.Sequential(convolution(channels, channels), nn.ReLU(), convolution(channels, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, h, w] to the same shape."""

@@ -132,9 +132,7 @@ def test_chunks_overlap_by_the_context():
     np.testing.assert_array_equal(chunks[1][0, :64], chunks[0][0, -64:])
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("PIL") is None, reason="text is rendered by pillow, not installed"
-)
+@pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="text is rendered by pillow, not installed")
 def test_rendered_inputs_have_the_sizes_of_the_models():
     lines = list(ocr._recogniser_inputs())
     assert {line.shape[:3] for line in lines} == {(1, 3, 48)}
