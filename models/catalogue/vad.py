@@ -32,8 +32,7 @@ class _Stream:
     path: Path
 
     def __iter__(self) -> Iterator[Feed]:
-        session_type = import_module("sardonyx.measure.session").Session
-        with session_type(self.path) as session:
+        with _open(self.path) as session:
             state = np.zeros((2, 1, 128), np.float32)
             for chunk in _chunks(voice()):
                 feed: dict[str, NDArray[Any]] = {
@@ -77,6 +76,10 @@ def _entry(name: str, file_name: str, rates: str) -> Entry:
         "inputs, no measure of accuracy.",
         licence="MIT (Silero)",
     )
+
+
+def _open(path: Path) -> Any:
+    return import_module("sardonyx.measure.session").Session(path)
 
 
 def voice() -> NDArray[np.float32]:

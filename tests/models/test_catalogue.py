@@ -1,5 +1,6 @@
 """The catalogue, without the packages it needs: stand-ins carry files of the same names."""
 
+import contextlib
 import importlib
 import importlib.util
 from pathlib import Path
@@ -123,6 +124,23 @@ def test_voice_has_sound_and_pauses_and_is_always_the_same():
     assert (frames < 0.05).mean() > 0.1
     assert frames.max() <= 1
     np.testing.assert_array_equal(audio, vad.voice())
+
+
+def test_each_chunk_of_a_stream_comes_with_the_state_before_it(monkeypatch):
+    class Counter:
+        """A stand-in for a session: its next state is the state plus one."""
+
+        def run(self, feed, output_names):
+            assert output_names == ["stateN"]
+            return [feed["state"] + 1]
+
+    monkeypatch.setattr(vad, "_open", lambda path: contextlib.nullcontext(Counter()))
+    stream = vad._Stream(Path("model.onnx"))
+    feeds = list(stream)
+    assert [feed["state"].max() for feed in feeds] == list(range(250))
+    assert feeds[0]["state"].shape == (2, 1, 128)
+    assert feeds[0]["sr"] == vad.RATE
+    assert next(iter(stream))["state"].max() == 0
 
 
 def test_chunks_overlap_by_the_context():
