@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sardonyx.measure import Session
 from sardonyx.models.catalogue.packages import Package
 from sardonyx.models.entry import Entry, Feed
 
@@ -32,7 +32,7 @@ class _Stream:
     path: Path
 
     def __iter__(self) -> Iterator[Feed]:
-        with _open(self.path) as session:
+        with Session(self.path) as session:
             state = np.zeros((2, 1, 128), np.float32)
             for chunk in _chunks(voice()):
                 feed: dict[str, NDArray[Any]] = {
@@ -76,10 +76,6 @@ def _entry(name: str, file_name: str, rates: str) -> Entry:
         "inputs, no measure of accuracy.",
         licence="MIT (Silero)",
     )
-
-
-def _open(path: Path) -> Any:
-    return import_module("sardonyx.measure.session").Session(path)
 
 
 def voice() -> NDArray[np.float32]:
