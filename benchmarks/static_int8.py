@@ -4,9 +4,9 @@
     python benchmarks/static_int8.py FOLDER [NAME ...]   models of one's own
 
 FOLDER holds `NAME/model.onnx` beside `NAME/eval.py`, which defines `calib()` (feeds) and `evaluate(run)` (a metric,
-higher is better). Both tools get the same calibration samples. ONNX Runtime's quantizer is used as an expert would: the model
-raised to opset 17, preprocessed, per-channel weights, UINT8 activations and INT8 weights, all operators. Latencies come
-from interleaved runs on one thread; ratios are medians against the original.
+higher is better). Both tools get the same calibration samples. ONNX Runtime's quantizer is used as an expert would: the
+model raised to opset 17, preprocessed, per-channel weights, UINT8 activations and INT8 weights, all operators.
+Latencies come from interleaved runs on one thread; ratios are medians against the original.
 """
 
 import argparse

@@ -134,7 +134,7 @@ def test_each_chunk_of_a_stream_comes_with_the_state_before_it(monkeypatch):
             assert output_names == ["stateN"]
             return [feed["state"] + 1]
 
-    monkeypatch.setattr(vad, "_open", lambda path: contextlib.nullcontext(Counter()))
+    monkeypatch.setattr(vad, "Session", lambda path: contextlib.nullcontext(Counter()))
     stream = vad._Stream(Path("model.onnx"))
     feeds = list(stream)
     assert [feed["state"].max() for feed in feeds] == list(range(250))
