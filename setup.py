@@ -17,7 +17,7 @@ packages = [
 ]
 
 setup(
-    packages=packages,
+    packages=[*packages, "sardonyx.models.data"],
     package_dir=ROOTS,
-    package_data={"sardonyx": ["py.typed"], "sardonyx.models": ["data/*"]},
+    package_data={"sardonyx": ["py.typed"], "sardonyx.models.data": ["*"]},
 )

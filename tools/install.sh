@@ -19,4 +19,5 @@ else
   .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
   install=(.venv/bin/python -m pip install --quiet)
 fi
-"${install[@]}" -c constraints.txt --group dev -e "$target" --config-settings editable_mode=strict
+# Setuptools announces the editable install with a page of warnings; a failure still stops here with its reason.
+PYTHONWARNINGS=ignore "${install[@]}" -c constraints.txt --group dev -e "$target" --config-settings editable_mode=strict
