@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sardonyx.cli.console import DONE, OVER_BUDGET, progress_bar, say, say_json, warn
+from sardonyx.cli.console import DONE, INTERRUPTED, OVER_BUDGET, progress_bar, say, say_json, warn
 from sardonyx.cli.options import Data, Json, Model, Quiet, parse_share
 
 if TYPE_CHECKING:
@@ -59,7 +59,11 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     }
     with progress_bar(quiet=quiet or json) as progress:
         job = CompileJob(model, data, metric, _recipe(recipe, overrides), output, progress)
-        result = run_compile(job)
+        try:
+            result = run_compile(job)
+        except KeyboardInterrupt:
+            warn("interrupted; nothing was written")
+            raise typer.Exit(INTERRUPTED) from None
     if json:
         say_json(result.record.model_dump(mode="json"))
     else:
@@ -118,9 +122,10 @@ def _measured(chosen: "Candidate", record: "CompileRecord") -> list[str]:
             f"budget {record.recipe.max_drop:.2%}; {accuracy.metric}{held})"
         )
     if latency is not None:
+        threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
         lines.append(
             f"  speed      {latency.speedup:.2f}x, 95 % interval {latency.low:.2f} to {latency.high:.2f} "
-            f"({latency.original_ms:.3f} -> {latency.candidate_ms:.3f} ms, {latency.threads} thread(s), "
+            f"({latency.original_ms:.3f} -> {latency.candidate_ms:.3f} ms, {threads}, "
             f"{latency.pairs} pairs)"
         )
     before, after = record.source.nbytes or 0, chosen.nbytes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-DONE, OVER_BUDGET, BAD_INPUT, TOOL_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, OVER_BUDGET, TOOL_FAILED, INTERRUPTED = 0, 1, 3, 130
 
 Progress = Callable[[int, int | None, str], None]
 

@@ -11,7 +11,7 @@ import typer
 
 from sardonyx._version import __version__
 from sardonyx.cli import bench, compile_, inspect, listing, verify
-from sardonyx.cli.console import INTERRUPTED, TOOL_FAILED
+from sardonyx.cli.console import TOOL_FAILED
 from sardonyx.errors import SardonyxError
 
 app = typer.Typer(
@@ -52,9 +52,6 @@ def main() -> None:
     except SardonyxError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nothing was written.\n")
-        sys.exit(INTERRUPTED)
     except MemoryError:
         sys.stderr.write("error: out of memory. Give fewer or smaller samples, or use a larger machine.\n")
         sys.exit(TOOL_FAILED)

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 
 from sardonyx.driver.judge import inexact_output
-from sardonyx.pipeline import Candidate, Recipe
+from sardonyx.pipeline import Accuracy, Candidate, Recipe
 
 ORIGINAL, OPTIMIZED, QUANTIZED = "original", "optimized", "quantized"
+SLOWER = 0.99
+"""A speed-up below this is slower: two sessions of one and the same model differ by up to 0.3 % in where memory lies."""
+ROUNDING = 1e-6
+"""What rounding alone may cost: with a budget of 0, a model that only reassociates sums is still within it."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,11 @@ def reject(candidate: Candidate, recipe: Recipe) -> None:
     inexact = inexact_output(candidate) if candidate.name == OPTIMIZED else None
     if inexact is not None:
         candidate.rejected = f"the exact passes changed the result: {inexact}"
-    elif accuracy is not None and not accuracy.drop <= recipe.max_drop:  # also true for NaN
+    elif accuracy is not None and not _keeps(accuracy, recipe):
         candidate.rejected = (
             f"it loses {accuracy.drop:.2%} of {accuracy.metric}, more than the budget of {recipe.max_drop:.2%}"
         )
-    elif latency is not None and latency.high < 1.0:
+    elif latency is not None and latency.high < SLOWER:
         candidate.rejected = (
             f"it is slower than the original: {latency.speedup:.2f}x ({latency.low:.2f} to {latency.high:.2f})"
         )
@@ -57,7 +61,7 @@ def choose(candidates: list[Candidate], recipe: Recipe) -> Choice:
     over_budget = [c for c in candidates if _lost_accuracy(c, recipe)]
     if not usable:
         reasons = "; ".join(f"{c.name}: {c.rejected}" for c in candidates)
-        return Choice(ORIGINAL, f"no candidate may be written ({reasons})", met_budget=False)
+        return Choice(ORIGINAL, f"no candidate may be written ({reasons})", met_budget=not over_budget)
     best = max(reversed(usable), key=lambda c: c.latency.speedup if c.latency else 1.0)
     why = "the only candidate that may be written" if len(usable) == 1 else "the fastest that keeps the budget"
     rejected = "; ".join(f"{c.name}: {c.rejected}" for c in candidates if c.rejected)
@@ -68,4 +72,9 @@ def _lost_accuracy(candidate: Candidate, recipe: Recipe) -> bool:
     accuracy = candidate.accuracy
     if candidate.name != QUANTIZED:
         return False
-    return candidate.rejected is not None and (accuracy is None or not accuracy.drop <= recipe.max_drop)
+    return candidate.rejected is not None and (accuracy is None or not _keeps(accuracy, recipe))
+
+
+def _keeps(accuracy: Accuracy, recipe: Recipe) -> bool:
+    """Whether the budget is kept; a drop that is not a number does not keep it."""
+    return accuracy.drop <= recipe.max_drop + ROUNDING

@@ -10,7 +10,7 @@ from typing import Any
 from sardonyx import ir
 from sardonyx.backends import Backend, backend
 from sardonyx.driver.choice import OPTIMIZED, ORIGINAL, QUANTIZED, choose
-from sardonyx.driver.judge import Judge, Metric
+from sardonyx.driver.judge import AGREEMENT, Judge, Metric
 from sardonyx.driver.output import replaced_folder, require_writable
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import (
@@ -226,6 +226,7 @@ class _Compiler:
             backend=self.backend,
             original=original,
             metric=self.metric,
+            metric_name=_metric_name(self.job.metric),
             original_metric=1.0 if self.metric is None else self.metric(original.run),
             held_out=synthetic if split is None else split.held_out,
             from_user=split is not None,
@@ -270,3 +271,9 @@ class _Compiler:
             ]
             self.record.write(folder / RECORD_NAME)
         return CompileResult(model, self.record, self.output / written.name)
+
+
+def _metric_name(metric: str | Metric | None) -> str:
+    if metric is None:
+        return AGREEMENT
+    return metric if isinstance(metric, str) else str(getattr(metric, "__qualname__", metric))

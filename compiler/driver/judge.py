@@ -27,6 +27,7 @@ class Judge:
         backend: The target that loads the candidates.
         original: The original model, loaded in the target.
         metric: The user's metric of a `run` function, higher is better; None for agreement.
+        metric_name: What to call it.
         original_metric: The metric of the original; 1.0 for agreement.
         held_out: Samples to judge with; None where there are none that the original runs on.
         from_user: Whether those are the user's, so that agreement on them says something about accuracy.
@@ -38,6 +39,7 @@ class Judge:
     backend: Backend
     original: Session
     metric: Metric | None
+    metric_name: str
     original_metric: float
     held_out: Samples | None
     from_user: bool
@@ -68,9 +70,9 @@ class Judge:
             candidate.agreement = self._compare(candidate, session, self.held_out)
         if self.metric is not None:
             self.progress(0, None, f"evaluate {candidate.name}")
-            self._note_accuracy(candidate, "the given metric", self.metric(session.run))
+            self._note_accuracy(candidate, self.metric(session.run))
         elif candidate.agreement is not None and self.from_user:
-            self._note_accuracy(candidate, AGREEMENT, candidate.agreement["value"])
+            self._note_accuracy(candidate, candidate.agreement["value"])
 
     def _compare(self, candidate: Candidate, session: Session, samples: Samples) -> dict[str, Any]:
         """Compares all outputs on all samples; returns the agreement."""
@@ -84,13 +86,13 @@ class Judge:
         candidate.outputs = [asdict(error) for error in errors.result()]
         return asdict(agreement.result())
 
-    def _note_accuracy(self, candidate: Candidate, metric: str, value: float) -> None:
+    def _note_accuracy(self, candidate: Candidate, value: float) -> None:
         candidate.accuracy = Accuracy(
-            metric=metric,
+            metric=self.metric_name,
             original=self.original_metric,
             candidate=value,
             drop=relative_drop(self.original_metric, value),
-            samples=candidate.agreement["samples"] if candidate.agreement and metric == AGREEMENT else None,
+            samples=candidate.agreement["samples"] if candidate.agreement and self.metric is None else None,
         )
 
     def _latency(self, session: Session, feed: Feed) -> Latency:

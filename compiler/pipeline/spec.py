@@ -108,7 +108,7 @@ class _Reader:
     def _match(self) -> re.Match[str]:
         match = _TOKEN.match(self.text, self.position)
         if match is None:
-            raise self._error("cannot be understood")
+            raise self._error("ends too early" if self.at_end() else "cannot be understood")
         return match
 
     def _error(self, what: str) -> SpecError:

@@ -81,11 +81,6 @@ def test_every_data_file_is_beside_the_installed_package():
     assert {path.name for path in digits._DATA.iterdir()} == source
 
 
-def test_package_data_pattern_covers_the_data():
-    assert '"sardonyx.models": ["data/*"]' in (ROOT / "setup.py").read_text(encoding="utf-8")
-    assert all(path.is_file() for path in (ROOT / "models" / "data").iterdir())
-
-
 def test_models_carry_no_paths_of_the_machine_that_trained_them():
     for name in SHIPPED:
         assert b'File "/' not in models.load(name).path.read_bytes()

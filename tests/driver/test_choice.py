@@ -1,0 +1,67 @@
+"""What is written: the fastest that keeps the budget, else the best exact model."""
+
+import pytest
+
+from sardonyx.driver.choice import choose
+from sardonyx.pipeline import Accuracy, Candidate, Latency, Recipe
+
+EXACT = {"name": "y", "ok": True, "reason": "", "sqnr_db": 120.0}
+WRONG = {"name": "y", "ok": True, "reason": "", "sqnr_db": 20.0}
+BROKEN = {"name": "y", "ok": False, "reason": "NaN", "sqnr_db": 0.0}
+
+
+def candidate(
+    name: str, speedup: float | None = 1.0, drop: float | None = 0.0, output: dict[str, object] | None = None
+) -> Candidate:
+    latency = None
+    if speedup is not None:
+        ends = {"low": speedup - 0.01, "high": speedup + 0.005}
+        latency = Latency(speedup=speedup, pairs=9, original_ms=1, candidate_ms=1 / speedup, threads=1, **ends)
+    accuracy = None if drop is None else Accuracy(metric="m", original=1, candidate=1 - drop, drop=drop)
+    return Candidate(name=name, nbytes=1, accuracy=accuracy, latency=latency, outputs=[output or EXACT])
+
+
+@pytest.mark.parametrize(
+    ("optimized", "quantized", "chosen", "met"),
+    [
+        ((1.1, 0.0), (2.0, 0.005), "quantized", True),
+        ((1.1, 0.0), (2.0, 0.02), "optimized", False),
+        ((1.1, 0.0), (2.0, float("nan")), "optimized", False),
+        ((1.1, 0.0), (1.05, 0.0), "optimized", True),
+        ((1.1, 0.0), (0.8, 0.0), "optimized", True),
+        ((0.8, 0.0), (0.7, 0.0), "original", True),
+        ((0.8, 0.0), (2.0, 0.02), "original", False),
+        ((0.999, 0.0), None, "optimized", True),
+        ((None, None), None, "optimized", True),
+        ((1.0, 1e-9), (2.0, 0.01), "quantized", True),
+    ],
+)
+def test_choice(
+    optimized: tuple[float | None, float | None],
+    quantized: tuple[float, float] | None,
+    chosen: str,
+    met: bool,
+) -> None:
+    candidates = [candidate("optimized", *optimized)]
+    if quantized is not None:
+        candidates.append(candidate("quantized", *quantized))
+    choice = choose(candidates, Recipe(max_drop=0.01))
+    assert (choice.name, choice.met_budget) == (chosen, met)
+    assert choice.reason
+
+
+@pytest.mark.parametrize("output", [WRONG, BROKEN])
+def test_an_exact_pass_that_was_not_exact_takes_the_quantized_model_with_it(output: dict[str, object]) -> None:
+    candidates = [candidate("optimized", 1.5, 0.0, output), candidate("quantized", 2.0, 0.0, WRONG)]
+    choice = choose(candidates, Recipe())
+    assert choice.name == "original"
+    assert "the exact passes changed the result" in str(candidates[0].rejected)
+    assert "made from the optimized model" in str(candidates[1].rejected)
+
+
+def test_a_candidate_that_does_not_load_is_not_written() -> None:
+    broken = candidate("quantized", None, None)
+    broken.rejected = "the target does not load it: no kernel"
+    choice = choose([candidate("optimized"), broken], Recipe())
+    assert (choice.name, choice.met_budget) == ("optimized", False)
+    assert "no kernel" in choice.reason

@@ -1,0 +1,120 @@
+"""Property: whatever the graph, the quantized model is valid, loads, runs, and stays near the original."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from sardonyx import ir
+from sardonyx.backends.onnxruntime.table import capabilities
+from sardonyx.measure import Session, describe_machine, load_samples
+from sardonyx.passes.base import PassContext
+from sardonyx.pipeline import PassManager, Recipe, Status, available_passes, parse_pipeline
+from tests import models_for_tests as build
+
+SHAPE = (1, 4, 6, 6)
+Made = tuple[list[onnx.NodeProto], dict[str, np.ndarray]]
+Maker = Callable[[str, str, str, int], Made]
+node = helper.make_node
+
+
+def simple(op: str, **attributes: object) -> Maker:
+    return lambda a, b, out, seed: ([node(op, [a], [out], **attributes)], {})
+
+
+def binary(op: str) -> Maker:
+    return lambda a, b, out, seed: ([node(op, [a, b], [out])], {})
+
+
+def conv(a: str, b: str, out: str, seed: int) -> Made:
+    weight = build.weights(4, 4, 3, 3, seed=seed)
+    return [node("Conv", [a, f"{out}_w", f"{out}_b"], [out], pads=[1, 1, 1, 1])], {
+        f"{out}_w": weight,
+        f"{out}_b": build.weights(4, seed=seed + 1),
+    }
+
+
+def depthwise(a: str, b: str, out: str, seed: int) -> Made:
+    return [node("Conv", [a, f"{out}_w"], [out], pads=[1, 1, 1, 1], group=4)], {
+        f"{out}_w": build.weights(4, 1, 3, 3, seed=seed)
+    }
+
+
+def matmul(a: str, b: str, out: str, seed: int) -> Made:
+    return [node("MatMul", [a, f"{out}_w"], [out])], {f"{out}_w": build.weights(6, 6, seed=seed)}
+
+
+def clip(a: str, b: str, out: str, seed: int) -> Made:
+    return [node("Clip", [a, "zero", "six"], [out])], {"zero": np.float32(0), "six": np.float32(6)}
+
+
+def split_and_concat(a: str, b: str, out: str, seed: int) -> Made:
+    slices = {"zero1": [0], "two": [2], "four": [4], "axis": [1]}
+    nodes = [
+        node("Slice", [a, "zero1", "two", "axis"], [f"{out}_a"]),
+        node("Slice", [b, "two", "four", "axis"], [f"{out}_b"]),
+        node("Concat", [f"{out}_b", f"{out}_a"], [out], axis=1),
+    ]
+    return nodes, {name: np.array(value, np.int64) for name, value in slices.items()}
+
+
+def pad_and_pool(a: str, b: str, out: str, seed: int) -> Made:
+    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
+    return [
+        node("Pad", [a, "pads"], [f"{out}_p"]),
+        node("MaxPool", [f"{out}_p"], [out], kernel_shape=[3, 3]),
+    ], {"pads": pads}
+
+
+def there_and_back(a: str, b: str, out: str, seed: int) -> Made:
+    return [
+        node("Reshape", [a, "flat"], [f"{out}_r"]),
+        node("Transpose", [f"{out}_r"], [f"{out}_t"], perm=[1, 0]),
+        node("Transpose", [f"{out}_t"], [f"{out}_u"], perm=[1, 0]),
+        node("Reshape", [f"{out}_u", "full"], [out]),
+    ], {"flat": np.array([4, 36], np.int64), "full": np.array(SHAPE, np.int64)}
+
+
+MAKERS: tuple[Maker, ...] = (
+    *(simple(op) for op in ("Relu", "Sigmoid", "LeakyRelu", "Tanh", "Identity")),
+    simple("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    *(binary(op) for op in ("Add", "Mul", "MatMul")),
+    *(conv, conv, depthwise, matmul, clip, split_and_concat, pad_and_pool, there_and_back),
+)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> onnx.ModelProto:
+    values, nodes = ["x"], []
+    constants: dict[str, np.ndarray] = {}
+    for index in range(draw(st.integers(1, 9))):
+        maker = draw(st.sampled_from(MAKERS))
+        made, needed = maker(draw(st.sampled_from(values)), draw(st.sampled_from(values)), f"v{index}", index)
+        nodes += made
+        constants |= needed
+        values.append(f"v{index}")
+    outputs = {values[-1]: None, draw(st.sampled_from(values[1:])): None}
+    return build.proto(nodes, {"x": SHAPE}, outputs, constants)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(source=graphs(), method=st.sampled_from(["minmax", "percentile"]))
+def test_quantized_models_are_valid_and_near(source: onnx.ModelProto, method: str) -> None:
+    feeds = [{"x": build.weights(*SHAPE, seed=seed, scale=1.0)} for seed in range(4)]
+    context = PassContext(capabilities(describe_machine()), load_samples(feeds))
+    pipeline = f"{Recipe().optimize}, quantize-static{{calibrator={method}}}"
+    model = ir.load(source).model
+    result = PassManager(parse_pipeline(pipeline, available_passes()), context=context).run(model)
+    assert [r.reason for r in result.records if r.status is Status.UNDONE] == []
+    assert [v.name for v in result.model.graph.outputs] == [v.name for v in source.graph.output]
+    reference = build.run(source, feeds[0])
+    with Session(ir.serialize(result.model)) as session:
+        outputs = session.run(feeds[0])
+    for before, after in zip(reference, outputs, strict=True):
+        assert np.isfinite(after).all()
+        # Up to nine INT8 layers, products of values among them: errors add up, but never to half of the signal.
+        scale = float(np.abs(before).max()) + 1e-3
+        assert np.abs(after - before).max() <= 0.5 * scale
