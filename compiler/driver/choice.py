@@ -7,7 +7,7 @@ from sardonyx.pipeline import Accuracy, Candidate, Recipe
 
 ORIGINAL, OPTIMIZED, QUANTIZED = "original", "optimized", "quantized"
 SLOWER = 0.99
-"""A speed-up below this is slower: two sessions of one and the same model differ by up to 0.3 % in where memory lies."""
+"""A speed-up below this is slower: two sessions of one model differ by up to 0.3 % for where their memory lies."""
 ROUNDING = 1e-6
 """What rounding alone may cost: with a budget of 0, a model that only reassociates sums is still within it."""
 
