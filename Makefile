@@ -33,7 +33,7 @@ test: lint
 
 test-all: lint
 	bash tools/install.sh "$(PYTHON)" train
-	$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup -m ""
+	HYPOTHESIS_PROFILE=thorough $(THREADS) $(BIN)/pytest -n 2 --dist loadgroup -m ""
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/static_int8.py

@@ -109,7 +109,7 @@ class PercentileObserver:
         """Returns the range that holds the percentile, never wider than the observed extremes."""
         extremes = self.extremes.range()
         total = int(self.counts.sum())
-        if self.exponent is None or not extremes.finite:
+        if self.exponent is None or not extremes.finite or self.percentile == 100.0:
             return extremes
         tail = total * (100.0 - self.percentile) / 200.0
         cumulative = np.cumsum(self.counts)

@@ -71,7 +71,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return build.proto(nodes, {"x": SHAPE}, outputs, constants)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(source=graphs(), seed=st.integers(0, 1000))
 def test_the_exact_pipeline_keeps_the_function(source: onnx.ModelProto, seed: int) -> None:
     passes = parse_pipeline(Recipe().optimize, available_passes())

@@ -61,12 +61,11 @@ def split_and_concat(a: str, b: str, out: str, seed: int) -> Made:
     return nodes, {name: np.array(value, np.int64) for name, value in slices.items()}
 
 
-def pad_and_pool(a: str, b: str, out: str, seed: int) -> Made:
-    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
-    return [
-        node("Pad", [a, "pads"], [f"{out}_p"]),
-        node("MaxPool", [f"{out}_p"], [out], kernel_shape=[3, 3]),
-    ], {"pads": pads}
+def pad_and_crop(a: str, b: str, out: str, seed: int) -> Made:
+    # Not Pad before MaxPool: ONNX Runtime fuses these although MaxPool pads with minus infinity, in float too.
+    constants = {"pads": [0, 0, 1, 1, 0, 0, 1, 1], "from": [0, 0], "to": [6, 6], "axes": [2, 3]}
+    nodes = [node("Pad", [a, "pads"], [f"{out}_p"]), node("Slice", [f"{out}_p", "from", "to", "axes"], [out])]
+    return nodes, {name: np.array(value, np.int64) for name, value in constants.items()}
 
 
 def there_and_back(a: str, b: str, out: str, seed: int) -> Made:
@@ -81,8 +80,9 @@ def there_and_back(a: str, b: str, out: str, seed: int) -> Made:
 MAKERS: tuple[Maker, ...] = (
     *(simple(op) for op in ("Relu", "Sigmoid", "LeakyRelu", "Tanh", "Identity")),
     simple("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    simple("MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
     *(binary(op) for op in ("Add", "Mul", "MatMul")),
-    *(conv, conv, depthwise, matmul, clip, split_and_concat, pad_and_pool, there_and_back),
+    *(conv, conv, depthwise, matmul, clip, split_and_concat, pad_and_crop, there_and_back),
 )
 
 
@@ -100,7 +100,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return build.proto(nodes, {"x": SHAPE}, outputs, constants)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(source=graphs(), method=st.sampled_from(["minmax", "percentile"]))
 def test_quantized_models_are_valid_and_near(source: onnx.ModelProto, method: str) -> None:
     feeds = [{"x": build.weights(*SHAPE, seed=seed, scale=1.0)} for seed in range(4)]
