@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from sardonyx.cli.console import progress_bar, say, say_json
+from sardonyx.cli.console import count, progress_bar, say, say_json
 from sardonyx.cli.options import Data, Json, Quiet, Threads
+from sardonyx.cli.sessions import opened
 
 HELP = """Time two models against each other in interleaved runs and state the median ratio with its 95 % interval."""
 
-Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Wall time of the timing.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.1, max=3600, help="Wall time of the timing.")]
 First = Annotated[Path, typer.Argument(metavar="A", help="The original model.", show_default=False)]
 Second = Annotated[Path, typer.Argument(metavar="B", help="The model compared with it.", show_default=False)]
 
@@ -26,10 +27,9 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     quiet: Quiet = False,
 ) -> None:
     """Times the first sample, or a synthetic one, on both models."""
-    from sardonyx.measure import Session, SessionOptions, paired_latency, samples_for
+    from sardonyx.measure import paired_latency, samples_for
 
-    options = SessionOptions(threads=threads)
-    with Session(a, options=options) as first, Session(b, options=options) as second:
+    with opened(a, b, threads=threads) as (first, second):
         feed = next(iter(samples_for(data, first)))
         second.check(feed)
         with progress_bar(quiet=quiet or json) as progress:
@@ -41,4 +41,4 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     say(f"{b} is {verdict}: {result.ratio:.3f}x, 95 % interval {result.low:.3f} to {result.high:.3f}")
     say(f"  {a}: {result.a_seconds * 1e3:.4f} ms")
     say(f"  {b}: {result.b_seconds * 1e3:.4f} ms")
-    say(f"  {result.pairs} interleaved pairs, {threads} thread(s)")
+    say(f"  {result.pairs} interleaved pairs, {count(threads, 'thread')}")

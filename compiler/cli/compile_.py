@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sardonyx.cli.console import DONE, INTERRUPTED, OVER_BUDGET, progress_bar, say, say_json, warn
+from sardonyx.cli.console import DONE, INTERRUPTED, OVER_BUDGET, count, progress_bar, say, say_json, warn
 from sardonyx.cli.options import Data, Json, Model, Quiet, parse_share
 
 if TYPE_CHECKING:
@@ -122,10 +122,9 @@ def _measured(chosen: "Candidate", record: "CompileRecord") -> list[str]:
             f"budget {record.recipe.max_drop:.2%}; {accuracy.metric}{held})"
         )
     if latency is not None:
-        threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
         lines.append(
             f"  speed      {latency.speedup:.2f}x, 95 % interval {latency.low:.2f} to {latency.high:.2f} "
-            f"({latency.original_ms:.3f} -> {latency.candidate_ms:.3f} ms, {threads}, "
+            f"({latency.original_ms:.3f} -> {latency.candidate_ms:.3f} ms, {count(latency.threads, 'thread')}, "
             f"{latency.pairs} pairs)"
         )
     before, after = record.source.nbytes or 0, chosen.nbytes

@@ -27,6 +27,11 @@ def say_json(data: Any) -> None:
     say(json.dumps(_finite(data), indent=1, default=str))
 
 
+def count(number: int, noun: str) -> str:
+    """Returns `1 thread` or `2 threads`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def say_table(table: "Table") -> None:
     """Prints a table of the result."""
     from rich.console import Console

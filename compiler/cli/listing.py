@@ -1,7 +1,6 @@
 """`sardonyx passes` and `sardonyx targets`: what there is."""
 
 import dataclasses
-from typing import Any
 
 from sardonyx.cli.console import say, say_json
 from sardonyx.cli.options import Json
@@ -12,24 +11,18 @@ TARGETS_HELP = "List the targets and what they run as integers on this machine."
 
 def passes(json: Json = False) -> None:
     """Lists passes with options."""
+    from sardonyx.passes.base import options
     from sardonyx.pipeline import available_passes
     from sardonyx.pipeline.recipe import OPTIMIZE, QUANTIZE
 
     found = available_passes()
-    rows = {
-        name: {
-            "summary": pass_type.summary,
-            "options": {f.name: f.default for f in dataclasses.fields(pass_type)},  # type: ignore[arg-type]
-        }
-        for name, pass_type in sorted(found.items())
-    }
     if json:
+        rows = {name: {"summary": kind.summary, "options": options(kind)} for name, kind in sorted(found.items())}
         say_json({"passes": rows, "default": {"optimize": OPTIMIZE, "quantize": QUANTIZE}})
         return
-    for name, row in rows.items():
-        say(f"{name}: {row['summary']}")
-        options: dict[str, Any] = row["options"]  # type: ignore[assignment]
-        for option, default in options.items():
+    for name, pass_type in sorted(found.items()):
+        say(f"{name}: {pass_type.summary}")
+        for option, default in options(pass_type).items():
             say(f"    {option} = {default!r}")
     say(f"\ndefault recipe:\n    optimize: {OPTIMIZE}\n    quantize: {QUANTIZE}")
 

@@ -8,6 +8,7 @@ import typer
 
 from sardonyx.cli.console import progress_bar, say_json, say_table
 from sardonyx.cli.options import Data, Json, Quiet, Threads
+from sardonyx.cli.sessions import opened
 
 if TYPE_CHECKING:
     from sardonyx.measure import OutputError
@@ -35,10 +36,9 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
 ) -> None:
     """Compares all outputs, by name, over all samples (synthetic ones where none are given)."""
     from sardonyx.errors import UsageError
-    from sardonyx.measure import ErrorAccumulator, Session, SessionOptions, samples_for
+    from sardonyx.measure import ErrorAccumulator, samples_for
 
-    options = SessionOptions(threads=threads)
-    with Session(a, options=options) as first, Session(b, options=options) as second:
+    with opened(a, b, threads=threads) as (first, second):
         names = [output.name for output in first.outputs]
         missing = [name for name in names if name not in {output.name for output in second.outputs}]
         if missing:

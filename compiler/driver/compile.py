@@ -10,10 +10,11 @@ from typing import Any
 from sardonyx import ir
 from sardonyx.backends import Backend, backend
 from sardonyx.driver.choice import OPTIMIZED, ORIGINAL, QUANTIZED, choose
-from sardonyx.driver.judge import AGREEMENT, Judge, Metric
+from sardonyx.driver.judge import AGREEMENT, Judge
 from sardonyx.driver.output import replaced_folder, require_writable
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import (
+    Metric,
     Samples,
     Session,
     SessionOptions,

@@ -57,7 +57,9 @@ def inspect_model(source: Any, target: str) -> Inspection:
     loaded = ir.load(source)
     model = loaded.model
     ir.infer_shapes(model)
-    macs = [_macs(node) for graph in ir.all_graphs(model) for node in graph if node.op_type in _MACS]
+    macs = [
+        _macs(node) for graph in ir.all_graphs(model) for node in graph if node.op_type in _MACS and not node.domain
+    ]
     return Inspection(
         path=None if loaded.path is None else str(loaded.path),
         opsets=dict(model.opset_imports),
@@ -127,12 +129,12 @@ def _macs(node: ir.Node) -> int | None:
     return _MACS[node.op_type](node, output, weight)
 
 
-def _conv_transpose(node: ir.Node, output: tuple[int, ...], weight: tuple[int, ...]) -> int:
+def _conv_transpose(node: ir.Node, output: tuple[int, ...], weight: tuple[int, ...]) -> int | None:
     source = _dims(node.inputs[0])
-    return 0 if source is None else prod(source) * prod(weight[1:])
+    return None if source is None else prod(source) * prod(weight[1:])
 
 
-_MACS: Mapping[str, Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], int]] = {
+_MACS: Mapping[str, Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], int | None]] = {
     "Conv": lambda node, output, weight: prod(output) * prod(weight[1:]),
     "ConvTranspose": _conv_transpose,
     "MatMul": lambda node, output, weight: prod(output) * (weight[-2] if len(weight) > 1 else weight[0]),

@@ -1,18 +1,16 @@
 """Judging: what a candidate loses on data it was not tuned on, and how fast it is beside the original."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sardonyx import ir
 from sardonyx.backends import Backend
 from sardonyx.errors import BackendError
-from sardonyx.measure import Agreement, ErrorAccumulator, Feed, Samples, Session, paired_latency
+from sardonyx.measure import Agreement, ErrorAccumulator, Feed, Metric, Samples, Session, paired_latency
 from sardonyx.passes.base import Progress
 from sardonyx.pipeline import Accuracy, Candidate, Latency, Recipe
-
-Metric = Callable[[Callable[[Feed], list[Any]]], float]
 
 AGREEMENT = "agreement with the original on held-out samples"
 EXACT_SQNR_DB = 60.0
@@ -48,21 +46,26 @@ class Judge:
     progress: Progress
 
     def measure(self, name: str, model: ir.Model, path: Path) -> Candidate:
-        """Loads a candidate, written at `path`, and measures it; one that does not load is rejected with the reason."""
-        candidate = Candidate(
-            name=name,
-            nbytes=ir.nbytes(model),
-            operators=ir.operator_counts(model),
-        )
+        """Loads a candidate, written at `path`, and measures it.
+
+        One that does not load, or does not run where the original does, is rejected with the reason.
+
+        Raises:
+            DataError: If the metric fails.
+            BackendError: If the original does not run on the samples.
+        """
+        candidate = Candidate(name=name, nbytes=ir.nbytes(model), operators=ir.operator_counts(model))
         try:
             session = self.backend.load(path, threads=self.recipe.threads)
         except BackendError as error:
             candidate.rejected = f"the target does not load it: {error.message}"
             return candidate
-        self._accuracy(candidate, session)
-        if self.feed is not None:
-            self.progress(0, None, f"time {name}")
-            candidate.latency = self._latency(session, self.feed)
+        with session:
+            try:
+                self._accuracy(candidate, session)
+                self._latency(candidate, session)
+            except _FailedToRunError as failure:
+                candidate.rejected = f"the target does not run it: {failure}"
         return candidate
 
     def _accuracy(self, candidate: Candidate, session: Session) -> None:
@@ -70,7 +73,7 @@ class Judge:
             candidate.agreement = self._compare(candidate, session, self.held_out)
         if self.metric is not None:
             self.progress(0, None, f"evaluate {candidate.name}")
-            self._note_accuracy(candidate, self.metric(session.run))
+            self._note_accuracy(candidate, self.metric(partial(_run, session)))
         elif candidate.agreement is not None and self.from_user:
             self._note_accuracy(candidate, candidate.agreement["value"])
 
@@ -79,7 +82,7 @@ class Judge:
         names = [output.name for output in self.original.outputs]
         agreement, errors = Agreement(names), ErrorAccumulator(names)
         for done, feed in enumerate(samples, start=1):
-            reference, outputs = self.original.run(feed), session.run(feed)
+            reference, outputs = self.original.run(feed), _run(session, feed)
             agreement.update(reference, outputs)
             errors.update(reference, outputs)
             self.progress(done, samples.len_hint, f"judge {candidate.name}")
@@ -95,9 +98,13 @@ class Judge:
             samples=candidate.agreement["samples"] if candidate.agreement and self.metric is None else None,
         )
 
-    def _latency(self, session: Session, feed: Feed) -> Latency:
-        timing = paired_latency(self.original, session, feed, seconds=self.recipe.timing_seconds)
-        return Latency(
+    def _latency(self, candidate: Candidate, session: Session) -> None:
+        if self.feed is None:
+            return
+        self.progress(0, None, f"time {candidate.name}")
+        _run(session, self.feed)
+        timing = paired_latency(self.original, session, self.feed, seconds=self.recipe.timing_seconds)
+        candidate.latency = Latency(
             speedup=timing.ratio,
             low=timing.low,
             high=timing.high,
@@ -106,6 +113,18 @@ class Judge:
             candidate_ms=timing.b_seconds * 1e3,
             threads=self.recipe.threads,
         )
+
+
+class _FailedToRunError(BackendError):
+    """A candidate that loaded and then failed; never leaves this module."""
+
+
+def _run(session: Session, feed: Feed) -> list[Any]:
+    """Runs a candidate, whose failures are told from those of the original."""
+    try:
+        return session.run(feed)
+    except BackendError as error:
+        raise _FailedToRunError(error.message) from error
 
 
 def relative_drop(original: float, candidate: float) -> float:

@@ -1,6 +1,7 @@
 """The output folder: written beside and renamed into place, so that a reader sees the old one or the new one."""
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,83 +16,99 @@ OWN_FILES = frozenset({RECORD_NAME, "model.onnx", "model.onnx.data", PLAN_NAME})
 
 
 def require_writable(folder: Path, source: Path | None) -> None:
-    """Checks before the work begins that the output folder can be created or replaced.
+    """Checks before the work begins that the output folder can be created or replaced. Nothing is created.
 
     Raises:
-        SaveError: If it is a file, holds files that are not ours or the model being compiled, or its parent cannot
-            be written.
+        SaveError: If it is a file, holds files that are not ours or the model being compiled, cannot be renamed, or
+            lies where nothing can be written.
     """
-    if folder.suffix == ".onnx" or folder.is_file():
-        raise SaveError(f"{folder} is not a folder.", remedy="-o names a folder; the model in it is model.onnx.")
-    if folder.is_dir():
-        _require_ours(folder)
-        if source is not None and source.resolve().parent == folder.resolve():
-            raise SaveError(
-                f"{folder} holds {source.name}, the model to compile.", remedy="Choose another output folder."
-            )
-    parent = folder.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{folder.name}."):
+    with _told_as_save_error(folder):
+        if folder.suffix == ".onnx" or folder.is_file():
+            raise SaveError(f"{folder} is not a folder.", remedy="-o names a folder; the model in it is model.onnx.")
+        real = _real(folder)
+        if real.is_dir():
+            _require_renamable(real, folder)
+            _require_ours(real, folder)
+            _require_elsewhere(real, folder, source)
+        existing = next(parent for parent in real.parents if parent.exists())
+        with tempfile.TemporaryDirectory(dir=existing, prefix=f".{real.name}.", suffix=".tmp"):
             pass
-    except OSError as error:
-        raise SaveError(
-            f"{folder} cannot be written: {error.strerror}.", remedy="Choose a folder that you may write to."
-        ) from error
-
-
-def _require_ours(folder: Path) -> None:
-    present = {entry.name for entry in folder.iterdir()}
-    foreign = sorted(present - OWN_FILES)
-    if foreign or (present and RECORD_NAME not in present):
-        first = foreign[0] if foreign else sorted(present)[0]
-        raise SaveError(
-            f"{folder} holds {first}, which is not from an earlier compile; replacing the folder would lose it.",
-            remedy="Choose another output folder, or empty this one.",
-        )
 
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder` and renames it into place at the end.
 
-    On any exception, Ctrl-C included, the new folder is removed and the old one is left as it was.
+    On any exception, Ctrl-C included, the new folder is removed and the old one is left as it was. Where `folder` is a
+    link, the folder that it leads to is replaced.
 
     Raises:
-        SaveError: If the folder cannot be written.
+        SaveError: If the folder cannot be written, or has meanwhile come to hold files that are not ours.
     """
-    try:
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise SaveError(f"{folder} cannot be written: {error.strerror}.") from error
-    try:
-        yield fresh
-        fresh.chmod(0o777 & ~_umask())
-        _swap(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    """Renames `fresh` to `folder`; an old `folder` steps aside first and comes back if that fails."""
-    old = fresh.with_name(fresh.name + ".old")
-    try:
-        had_old = folder.exists()
-        if had_old:
-            os.rename(folder, old)
+    real = _real(folder)
+    fresh = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
+    with _told_as_save_error(folder):
         try:
-            os.rename(fresh, folder)
-        except BaseException:
-            if had_old:
-                os.rename(old, folder)
-            raise
+            real.parent.mkdir(parents=True, exist_ok=True)
+            fresh.mkdir()
+            yield fresh
+            _swap(fresh, real, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
+
+
+@contextmanager
+def _told_as_save_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise SaveError(f"{folder} cannot be replaced: {error.strerror}.") from error
+        raise SaveError(
+            f"{folder} cannot be written: {error.strerror or error}.",
+            remedy="Choose a folder that you may write to, on a disk with free space.",
+        ) from error
+
+
+def _require_renamable(real: Path, named: Path) -> None:
+    """Neither a mounted volume nor the folder that the caller stands in can be replaced by another."""
+    if os.path.ismount(real):
+        raise SaveError(f"{named} is a mount point.", remedy=f"Name a folder in it, such as {named / 'compiled'}.")
+    if os.path.samefile(real, os.curdir):
+        raise SaveError(f"{named} is the current folder.", remedy="Name a folder in it, such as compiled.")
+
+
+def _require_ours(present: Path, named: Path) -> None:
+    """Refuses a folder that holds anything but an earlier compile; messages call it `named`."""
+    names = {entry.name for entry in present.iterdir()}
+    foreign = sorted(names - OWN_FILES)
+    if foreign or (names and RECORD_NAME not in names):
+        first = foreign[0] if foreign else sorted(names)[0]
+        raise SaveError(
+            f"{named} holds {first}, which is not from an earlier compile; replacing the folder would lose it.",
+            remedy="Choose another output folder, or empty this one.",
+        )
+
+
+def _require_elsewhere(real: Path, named: Path, source: Path | None) -> None:
+    """Refuses a folder that holds the model to compile, or the link that the model was named by."""
+    if source is not None and real in {_real(source).parent, _real(source.parent)}:
+        raise SaveError(f"{named} holds {source.name}, the model to compile.", remedy="Choose another output folder.")
+
+
+def _swap(fresh: Path, folder: Path, named: Path) -> None:
+    """Renames `fresh` to `folder`; an old `folder` steps aside first and comes back if anything fails."""
+    old = fresh.with_suffix(".old")
+    try:
+        if folder.is_dir():
+            shutil.copymode(folder, fresh)
+            os.rename(folder, old)
+            _require_ours(old, named)  # again: much may have been put there since the work began
+        os.rename(fresh, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The process's umask; there is no way to read it without setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,7 +1,8 @@
 """The pass manager: every pass is a transaction.
 
-The model is verified before the first pass and after each one. A pass that raises, breaks an invariant, or is vetoed by
-the hook between passes is undone, and only that pass; its record says why, and the pipeline goes on.
+The model is verified before the first pass and after each one. A pass that raises, breaks an invariant, changes the
+model's inputs or outputs, or is vetoed by the hook between passes is undone, and only that pass; its record says why,
+and the pipeline goes on.
 """
 
 import logging
@@ -104,8 +105,8 @@ class PassManager:
         before = ir.clone(model)
         try:
             result = self._apply(instance, model)
-            if result.modified:
-                ir.require_valid(result.model)
+            ir.require_valid(result.model)
+            _require_interface(before, result.model)
             record = _record(instance, before, result, time.perf_counter() - start)
             if self.hook is not None:
                 self.hook(before, result.model, record)
@@ -123,6 +124,17 @@ class PassManager:
             return instance.apply(model, self.context)
         result = instance(model)
         return PassResult(result.model, result.modified)
+
+
+def _require_interface(before: ir.Model, after: ir.Model) -> None:
+    """Refuses a change of the names of inputs and outputs, on which the model's users and the judge rely."""
+    if _interface(before) != _interface(after):
+        raise PassError("It changed the names or the order of the model's inputs or outputs.")
+
+
+def _interface(model: ir.Model) -> tuple[list[str | None], list[str | None]]:
+    graph = model.graph
+    return [v.name for v in graph.inputs if v.name not in graph.initializers], [v.name for v in graph.outputs]
 
 
 def _record(instance: ir.PassBase, before: ir.Model, result: PassResult, seconds: float) -> PassRecord:

@@ -1,16 +1,20 @@
 """Recipes: everything that decides a compile, as one file in YAML, TOML or JSON."""
 
+import difflib
 import json
 import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sardonyx.errors import SpecError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 OPTIMIZE = "cleanup, fold-constants, fuse-pad, fuse-batch-norm, cleanup"
 """The exact part of the default pipeline."""
@@ -54,12 +58,7 @@ class Recipe(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise SpecError(
-                f"{where} has an unusable entry {key}: {first['msg']}.",
-                remedy=f"Known entries: {', '.join(cls.model_fields)}.",
-            ) from error
+            raise _unusable(error.errors()[0], cls, where) from error
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
@@ -82,5 +81,25 @@ class Recipe(BaseModel):
         except FileNotFoundError as error:
             raise SpecError(f"The recipe {path} does not exist.", remedy="Check the path.") from error
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise SpecError(f"The recipe {path} cannot be read: {' '.join(str(error).split())}.") from error
-        return cls.from_data(data or {}, where=str(path))
+            raise SpecError(
+                f"The recipe {path} cannot be read: {' '.join(str(error).split())}.",
+                remedy="It holds one `entry: value` a line in YAML; see docs/recipes-and-records.md.",
+            ) from error
+        return cls.from_data({} if data is None else data, where=str(path))
+
+
+def _unusable(problem: "ErrorDetails", recipe: type[Recipe], where: str) -> SpecError:
+    """Says in our words what pydantic found."""
+    entry = ".".join(str(part) for part in problem["loc"])
+    known = f"Known entries: {', '.join(recipe.model_fields)}."
+    if not entry:
+        return SpecError(f"{where} is not a mapping of entries to values.", remedy=known)
+    if entry not in recipe.model_fields:
+        close = difflib.get_close_matches(entry, recipe.model_fields, n=1)
+        remedy = f"Did you mean {close[0]}?" if close else known
+        return SpecError(f"{where} has an unknown entry {entry}.", remedy=remedy)
+    expected = problem["msg"].removeprefix("Input should be ")
+    return SpecError(
+        f"{where}: {entry} is {problem['input']!r}, which should be {expected}.",
+        remedy=f"Its default is {recipe.model_fields[entry].default!r}.",
+    )

@@ -3,15 +3,15 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sardonyx.errors import SpecError
 from sardonyx.pipeline.manager import PassRecord
 from sardonyx.pipeline.recipe import Recipe
 
-RECORD_VERSION = 1
+RECORD_VERSION: Final = 1
 RECORD_NAME = "record.json"
 PLAN_NAME = "plan.json"
 
@@ -76,7 +76,7 @@ class Candidate(_Part):
 class CompileRecord(_Part):
     """The whole record of one compile."""
 
-    version: int = RECORD_VERSION
+    version: Literal[1] = RECORD_VERSION
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     source: FileEntry = Field(default_factory=FileEntry)
     outputs: list[FileEntry] = Field(default_factory=list)
@@ -114,6 +114,9 @@ class CompileRecord(_Part):
         """
         try:
             return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:  # pydantic's and Unicode's errors are ValueErrors
             reason = " ".join(str(error).split())[:200]
-            raise SpecError(f"{path} is not a compile record that this release reads: {reason}.") from error
+            raise SpecError(
+                f"{path} is not a compile record that this release reads: {reason}.",
+                remedy=f"Pass the {RECORD_NAME} of an output folder, or compile again.",
+            ) from error

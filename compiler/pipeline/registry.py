@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Pass
@@ -22,26 +22,28 @@ def available_passes() -> Mapping[str, type[Pass]]:
     """Returns pass types by name. A third-party pass may not take a built-in pass's name.
 
     Raises:
-        PassError: If a registered pass cannot be imported, is no pass, or takes a name that is taken.
+        PassError: If a registered pass cannot be imported, is no pass, or has a name that is taken or not its own.
     """
     found: dict[str, type[Pass]] = {}
     for name, location in _BUILT_IN.items():
         module, _, attribute = location.partition(":")
         found[name] = getattr(import_module(module), attribute)
     for entry in entry_points(group=GROUP):
-        found[entry.name] = _load(entry.name, entry.value, taken=entry.name in found)
+        found[entry.name] = _load(entry, taken=entry.name in found)
     return found
 
 
-def _load(name: str, location: str, *, taken: bool) -> type[Pass]:
+def _load(entry: EntryPoint, *, taken: bool) -> type[Pass]:
+    what = f"The pass {entry.name!r}, registered by {entry.dist.name if entry.dist else 'a package'} as {entry.value},"
     remedy = "Uninstall or mend the package that registers it."
     if taken:
-        raise PassError(f"{location} registers a pass under the name {name!r}, which is taken.", remedy=remedy)
-    module, _, attribute = location.partition(":")
+        raise PassError(f"{what} has a name that is taken.", remedy=remedy)
     try:
-        loaded = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PassError(f"The pass {name!r} ({location}) cannot be imported: {error}.", remedy=remedy) from error
+        loaded = entry.load()
+    except Exception as error:  # whatever a module of others raises on import
+        raise PassError(f"{what} cannot be imported: {type(error).__name__}: {error}.", remedy=remedy) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Pass)):
-        raise PassError(f"{location}, registered as pass {name!r}, is not a subclass of Pass.", remedy=remedy)
+        raise PassError(f"{what} is not a subclass of Pass.", remedy=remedy)
+    if loaded.name != entry.name:  # else the pipeline's text in the record would not build it again
+        raise PassError(f"{what} calls itself {loaded.name!r}.", remedy=remedy)
     return loaded

@@ -3,10 +3,12 @@
 Every pass prints as the text that builds it, so a record's pipeline line reproduces the run.
 
     pipeline := pass ("," pass)*        pass := name [ "{" option ("," option)* "}" ]
-    option   := field "=" value         value := number | true | false | none | word | "[" value ("," value)* "]"
+    option   := field "=" value         value := number | true | false | none | word | text | list
+    list     := "[" [value ("," value)*] "]"    text := a word between double quotes, escaped as in JSON
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +17,17 @@ from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass
 
-_TOKEN = re.compile(r'\s*(?:([A-Za-z_][\w.\-/*:]*)|(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|"([^"]*)"|([{}\[\],=]))')
+_TOKEN = re.compile(
+    r"""\s*(?:
+        ([A-Za-z_][\w.\-/*:]*)                                  # a name or word
+      | (-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)                # a number
+      | ("(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")         # quoted as in JSON
+      | ([{}\[\],=])                                            # a symbol
+    )""",
+    re.VERBOSE,
+)
 _WORDS = {"true": True, "false": False, "none": None}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", tuple: "a list"}
 
 
 def format_pass(instance: ir.PassBase) -> str:
@@ -67,6 +78,12 @@ def _build(name: str, options: Mapping[str, Any], available: Mapping[str, type[P
             known = ", ".join(fields) or "none"
             raise SpecError(f"The pass {name!r} has no option {option!r}.", remedy=f"Its options: {known}.")
         values[option] = _coerce(name, option, value, fields[option].default)
+    required = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
+    absent = [option for option in required if option not in values]
+    if absent:
+        raise SpecError(
+            f"The pass {name!r} needs the option {absent[0]!r}.", remedy=f"Write {name}{{{absent[0]}=...}}."
+        )
     return pass_type(**values)
 
 
@@ -77,8 +94,9 @@ def _coerce(name: str, option: str, value: Any, default: Any) -> Any:
     elif isinstance(default, float) and type(value) is int:
         value = float(value)
     if default is not dataclasses.MISSING and default is not None and type(value) is not type(default):
+        kind = _KINDS.get(type(default), type(default).__name__)
         raise SpecError(
-            f"The option {option!r} of pass {name!r} is {value!r}, not a {type(default).__name__}.",
+            f"The option {option!r} of pass {name!r} is {_format_value(value)}, not {kind}.",
             remedy=f"Its default is {_format_value(default)}.",
         )
     return value
@@ -91,7 +109,8 @@ def _format_value(value: Any) -> str:
         return f"[{', '.join(_format_value(v) for v in value)}]"
     if isinstance(value, str):
         match = _TOKEN.fullmatch(value)
-        return value if match and match.group(1) and value.lower() not in _WORDS else f'"{value}"'
+        bare = match is not None and match.group(1) == value and value.lower() not in _WORDS
+        return value if bare else json.dumps(value)
     return repr(value)
 
 
@@ -112,9 +131,10 @@ class _Reader:
         return match
 
     def _error(self, what: str) -> SpecError:
-        near = self.text[self.position : self.position + 20].strip() or "the end"
+        rest = self.text[self.position :].lstrip()
+        column = len(self.text) - len(rest) + 1
         return SpecError(
-            f"The pipeline text {what} near {near!r} (column {self.position + 1}).",
+            f"The pipeline text {what} near {rest[:20].rstrip() or 'the end'!r} (column {column}).",
             remedy="It reads like: cleanup, fold-constants{max_growth_bytes=1024}, fuse-pad",
         )
 
@@ -142,6 +162,8 @@ class _Reader:
             if found:
                 self.expect(",")
             name = self.word()
+            if name in found:
+                raise SpecError(f"The pipeline text gives the option {name!r} twice.", remedy="Leave one of them out.")
             self.expect("=")
             found[name] = self.value()
         self.expect("}")
@@ -157,7 +179,7 @@ class _Reader:
         self.position = match.end()
         if number is not None:
             return float(number) if any(c in number for c in ".eE") else int(number)
-        return quoted if quoted is not None else _WORDS.get(word.lower(), word)
+        return json.loads(quoted, strict=False) if quoted is not None else _WORDS.get(word.lower(), word)
 
     def _list(self) -> tuple[Any, ...]:
         self.expect("[")

@@ -218,7 +218,10 @@ def test_unusable_options(
         ("model.onnx/out", "cannot be written"),
         ("result.onnx", "not a folder"),
         ("mine", "notes.txt"),
-        (".", "not from an earlier compile"),
+        ("mine/..", "current folder"),
+        ("/", "mount point"),
+        ("x" * 300, "too long"),
+        ("/proc/x", "cannot be written"),
     ],
 )
 def test_unusable_output_folders(

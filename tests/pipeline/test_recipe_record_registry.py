@@ -1,6 +1,7 @@
 """Recipes in, records out, passes from other packages."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,14 @@ def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.yaml", "speed: 1\n", "unusable entry speed"),
-        ("a.yaml", "max_drop: 2\n", "unusable entry max_drop"),
-        ("a.yaml", "opset: 9\n", "unusable entry opset"),
-        ("a.yaml", "- 1\n- 2\n", "unusable entry the whole"),
+        ("a.yaml", "speed: 1\n", "unknown entry speed. Known entries: target, "),
+        ("a.yaml", "max_dorp: 0.1\n", "unknown entry max_dorp. Did you mean max_drop?"),
+        ("a.yaml", "max_drop: 2\n", "max_drop is 2, which should be less than 1. Its default is 0.01."),
+        ("a.yaml", "max_drop: 1%\n", "max_drop is '1%', which should be a valid number"),
+        ("a.yaml", "opset: 9\n", "opset is 9, which should be greater than or equal to 13. Its default is 17."),
+        ("a.yaml", "quantize: [a]\n", "quantize is ['a'], which should be a valid string"),
+        ("a.yaml", "- 1\n- 2\n", "is not a mapping"),
+        ("a.yaml", "false\n", "is not a mapping"),
         ("a.yaml", "a: [\n", "cannot be read"),
         ("a.toml", "a = \n", "cannot be read"),
         ("a.txt", "", "is no recipe file"),
@@ -42,8 +47,10 @@ def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
 )
 def test_bad_recipes(name: str, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(SpecError, match=re.escape(message)) as caught:
         Recipe.from_file(tmp_path / name)
+    assert name in caught.value.message
+    assert caught.value.remedy
 
 
 def test_records_survive_json(tmp_path: Path) -> None:
@@ -57,9 +64,9 @@ def test_records_survive_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "record.json").read_text())["passes"][0]["status"] == "undone"
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"version": 1, "unknown": 2}'])
-def test_unreadable_records(text: str, tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text(text)
+@pytest.mark.parametrize("content", [b"", b"{", b'{"version": 1, "unknown": 2}', b'{"version": 2}', b"\xff\xfe\x00"])
+def test_unreadable_records(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_bytes(content)
     with pytest.raises(SpecError, match="not a compile record"):
         CompileRecord.read(tmp_path / "record.json")
 
@@ -98,7 +105,9 @@ def test_passes_of_other_packages_are_found(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "location", "module", "message"),
     [
-        ("cleanup", "plugin_clash:Nothing", PLUGIN, "'cleanup', which is taken"),
+        ("cleanup", "plugin_clash:Nothing", PLUGIN, "'cleanup', registered by plugin .* has a name that is taken"),
+        ("raises", "plugin_raises:Nothing", "undefined_name", "'raises'.* cannot be imported: NameError"),
+        ("other-name", "plugin_name:Nothing", PLUGIN, "calls itself 'nothing'"),
         ("broken", "plugin_broken:Nothing", "import does_not_exist", "cannot be imported"),
         ("absent", "plugin_absent:Something", PLUGIN, "cannot be imported"),
         ("text", "plugin_text:text", PLUGIN, "not a subclass of Pass"),

@@ -63,8 +63,8 @@ def test_foreign_passes_print_as_their_class() -> None:
         ("cleanup{=1}", "lacks a name"),
         ("clean-up", "no pass 'clean-up'"),
         ("cleanup{all=true}", "no option 'all'"),
-        ("fold-constants{max_growth_bytes=much}", "is 'much', not a int"),
-        ("fold-constants{max_growth_bytes=true}", "is True, not a int"),
+        ("fold-constants{max_growth_bytes=much}", "is much, not a whole number"),
+        ("fold-constants{max_growth_bytes=true}", "is true, not a whole number"),
         ("§", "cannot be understood near '§' .column 1."),
     ],
 )
