@@ -91,6 +91,24 @@ def a_page(folder: Path) -> Path:
     return path
 
 
+def noise(folder: Path) -> Path:
+    path = folder / "noise.onnx"
+    path.write_bytes(np.random.default_rng(0).bytes(1000))
+    return path
+
+
+def json_text(folder: Path) -> Path:
+    path = folder / "config.onnx"
+    path.write_text('{"model": "none"}')
+    return path
+
+
+def a_folder(folder: Path) -> Path:
+    path = folder / "folder.onnx"
+    path.mkdir()
+    return path
+
+
 def empty(folder: Path) -> Path:
     path = folder / "empty.onnx"
     path.touch()
@@ -140,8 +158,11 @@ MODELS = {
     missing: ("missing.onnx", "does not exist"),
     a_picture: ("picture.onnx", "is a PNG image"),
     a_page: ("page.onnx", "not an ONNX model"),
+    noise: ("noise.onnx", "not an ONNX model"),
+    json_text: ("config.onnx", "text file"),
+    a_folder: ("folder.onnx", "is a folder"),
     empty: ("empty.onnx", "empty"),
-    truncated: ("truncated.onnx", ""),
+    truncated: ("truncated.onnx", "truncated"),
     without_its_data: ("gone.bin", "w2"),
     data_outside: ("secret.bin", "outside"),
     cyclic: ("first", "cycle"),
@@ -158,21 +179,30 @@ def test_unusable_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = world.snapshot()
+    path = make(world.folder)
+    present = sorted(world.folder.iterdir())
     extra = ["-o", "out", "--data", "my_samples:good"] if verb == "compile" else []
-    code, line = fails([verb, str(make(world.folder)), *extra], capsys, monkeypatch)
+    code, line = fails([verb, str(path), *extra], capsys, monkeypatch)
     assert code == 2
     for part in MODELS[make]:
         assert part in line
     assert world.snapshot() == before
-    assert not [p for p in world.folder.iterdir() if p.name.startswith(".out")]
+    assert sorted(world.folder.iterdir()) == present
 
 
 @pytest.mark.parametrize("verb", ["verify", "bench"])
-def test_missing_models_of_a_pair(
-    world: World, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
+def test_unusable_models_of_a_pair(
+    world: World,
+    make: Callable[[Path], Path],
+    verb: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    code, line = fails([verb, "model.onnx", "missing.onnx"], capsys, monkeypatch)
-    assert (code, "missing.onnx" in line) == (2, True)
+    code, line = fails([verb, "model.onnx", str(make(world.folder))], capsys, monkeypatch)
+    assert code == 2
+    for part in MODELS[make]:
+        assert part in line
 
 
 OPTIONS = {
@@ -193,6 +223,12 @@ OPTIONS = {
     "budget above all": (["--max-drop", "150%"], ["150%"]),
     "missing recipe": (["--recipe", "missing.yaml"], ["missing.yaml"]),
     "unknown entry": (["--recipe", "unknown.yaml"], ["unknown.yaml", "speed"]),
+    "no folder for samples": (["--data", "not_samples"], ["not_samples", ".npz"]),
+    "recipe that is none": (["--recipe", "model.onnx"], ["model.onnx", ".yaml"]),
+    "value of an entry": (["--recipe", "value.yaml"], ["value.yaml", "max_drop", "1%", "0.01"]),
+    "metric that is none": (["--metric", "my_samples:MISSING"], ["my_samples:MISSING"]),
+    "metric that raises": (["--data", "my_samples:good", "--metric", "my_samples:good"], ["my_samples:good", "TypeE"]),
+    "broken pipeline": (["--recipe", "broken.yaml"], ["column 9"]),
     "unknown pass": (["--recipe", "pass.yaml"], ["make-faster", "cleanup"]),
 }
 
@@ -202,6 +238,9 @@ def test_unusable_options(
     world: World, case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (world.folder / "unknown.yaml").write_text("speed: high\n")
+    (world.folder / "value.yaml").write_text("max_drop: 1%\n")
+    (world.folder / "broken.yaml").write_text("optimize: cleanup fold-constants\n")
+    (world.folder / "not_samples").mkdir()
     (world.folder / "pass.yaml").write_text("optimize: cleanup, make-faster\n")
     before = world.snapshot()
     options, parts = OPTIONS[case]
@@ -246,3 +285,50 @@ def test_a_sample_the_runtime_fails_on_is_a_runtime_failure(
     code, line = fails(["compile", "fails.onnx", "-o", "out", "--data", "my_samples:good"], capsys, monkeypatch)
     assert code == 3
     assert "Reshape" in line or "fails.onnx" in line
+
+
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+@pytest.mark.parametrize("case", ["wrong name", "wrong dtype", "wrong rank", "NaN", "zero samples", "no such samples"])
+def test_unusable_samples_for_a_pair(
+    world: World, verb: str, case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, parts = OPTIONS[case]
+    code, line = fails([verb, "model.onnx", "model.onnx", *options], capsys, monkeypatch)
+    assert code == 2
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_models_with_other_inputs_are_not_compared(
+    world: World, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = build.proto([helper.make_node("Relu", ["picture"], ["scores"])], {"picture": [1, 5]}, {"scores": [1, 5]})
+    onnx.save(other, "other.onnx")
+    code, line = fails([verb, "model.onnx", "other.onnx"], capsys, monkeypatch)
+    assert code == 2
+    assert "other.onnx" in line
+    assert "'image'" in line
+
+
+def test_nothing_is_left_of_a_compile_that_fails(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, line = fails(
+        ["compile", "model.onnx", "-o", "new/folder/out", "--data", "my_samples:none"], capsys, monkeypatch
+    )
+    assert (code, "no samples" in line) == (2, True)
+    assert not (world.folder / "new").exists()
+
+
+@pytest.mark.parametrize("seconds", ["inf", "0", "-1", "soon"])
+def test_unusable_times_are_refused_by_the_command_line(
+    world: World, seconds: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sardonyx", "bench", "model.onnx", "model.onnx", "--seconds", seconds])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    assert (stop.value.code, captured.out) == (2, "")
+    assert "--seconds" in captured.err
+    assert "Traceback" not in captured.err

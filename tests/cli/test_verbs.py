@@ -93,6 +93,33 @@ def test_an_interrupted_compile_leaves_the_old_output(
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".out")) == []
 
 
+@pytest.mark.parametrize("verb", ["inspect model.onnx", "verify model.onnx model.onnx", "bench model.onnx model.onnx"])
+def test_ctrl_c_is_exit_code_130_without_a_traceback(
+    verb: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sardonyx.measure.Session.run", interrupt)
+    monkeypatch.setattr("sardonyx.ir.load", interrupt)
+    code, out, err = run(verb, capsys, monkeypatch)
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_warnings_go_to_standard_error_and_quiet_silences_them(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "one_sample.py").write_text("from tests.models_for_tests import images\ndef one(): return images(1)\n")
+    command = COMPILE.replace("verb_samples:feeds", "one_sample:one")
+    code, out, err = run(command, capsys, monkeypatch)
+    assert (code, err.count("warning: ")) == (0, 1)
+    assert "only one sample" in err
+    assert "only one sample" not in out
+    for option in ("--quiet", "--json"):
+        assert run(f"{command} {option}", capsys, monkeypatch)[2] == ""
+
+
 def test_inspect(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("inspect model.onnx", capsys, monkeypatch)
     assert code == 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,10 @@ from onnx import helper
 import sardonyx
 from sardonyx import ir
 from sardonyx.driver import CompileResult
-from sardonyx.pipeline import CompileRecord, Recipe
+from sardonyx.errors import DataError
+from sardonyx.measure import PairedLatency, Session
+from sardonyx.passes.base import Pass, PassContext, PassResult
+from sardonyx.pipeline import CompileRecord, Recipe, available_passes
 from tests import models_for_tests as build
 
 QUICK = Recipe(timing_seconds=0.1, max_drop=0.2)
@@ -166,3 +170,83 @@ def test_the_source_is_never_changed(source: Path) -> None:
     digest = ir.digest(model)
     compiled(model)
     assert ir.digest(model) == digest
+
+
+@pytest.fixture
+def int8_is_twice_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decides by decree what depends on the machine: the model with fewer bytes of weights is the faster one."""
+
+    def decree(a: Session, b: Session, feed: object, *, seconds: float) -> PairedLatency:
+        ratio = 2.0 if "quantized" in b.name else 1.0
+        return PairedLatency(ratio, ratio, ratio, 15, 1e-3, 1e-3 / ratio)
+
+    monkeypatch.setattr("sardonyx.driver.judge.paired_latency", decree)
+
+
+@pytest.mark.usefixtures("int8_is_twice_as_fast")
+def test_a_quantized_model_is_written_with_its_plan_and_always_in_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    results = [compiled(source, tmp_path / name) for name in ("a", "b")]
+    assert [r.record.chosen for r in results] == ["quantized", "quantized"]
+    for name in ("model.onnx", "plan.json"):
+        assert sha256(tmp_path / "a" / name) == sha256(tmp_path / "b" / name)
+    assert [e.path for e in results[0].record.outputs] == ["model.onnx", "plan.json"]
+    operators = ir.operator_counts(ir.load(tmp_path / "a" / "model.onnx").model)
+    assert operators["QuantizeLinear"] > 0
+    session = onnxruntime.InferenceSession(str(results[0].path), providers=["CPUExecutionProvider"])
+    feed = build.images(1, seed=5)[0]
+    expected = build.run(build.cnn(), feed)[0]
+    assert np.abs(session.run(None, feed)[0] - expected).max() < 0.05 * np.ptp(expected)  # INT8 noise
+
+
+@pytest.mark.usefixtures("int8_is_twice_as_fast")
+def test_a_compile_replaces_a_quantized_one_whole(source: Path, tmp_path: Path) -> None:
+    compiled(source, tmp_path / "out")
+    compiled(source, tmp_path / "out", data=None)
+    assert sorted(os.listdir(tmp_path / "out")) == ["model.onnx", "record.json"], "the old plan is gone"
+
+
+@pytest.mark.usefixtures("int8_is_twice_as_fast")
+def test_no_loss_at_all_forces_the_exact_model(source: Path) -> None:
+    record = compiled(source, max_drop=0.0).record
+    assert (record.chosen, record.met_budget) == ("optimized", False)
+
+
+@dataclass(frozen=True)
+class FailWhenRun(Pass):
+    """Writes a node that loads and cannot run."""
+
+    name = "fail-when-run"
+    summary = "for tests"
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        graph = model.graph
+        last = graph.outputs[0].producer()
+        assert last is not None
+        output = last.outputs[0]
+        shape = ir.add_initializer(graph, "seven", np.array([7, 7], np.int64))
+        reshape = ir.node("Reshape", [output, shape])
+        graph.insert_after(last, reshape)
+        reshape.outputs[0].type = output.type
+        graph.outputs[0] = reshape.outputs[0]
+        output.name, reshape.outputs[0].name = "unshaped", output.name
+        return PassResult(model, modified=True)
+
+
+@pytest.mark.parametrize("metric", [None, lambda run: float(run(build.images(1)[0])[0].mean())])
+def test_a_candidate_that_loads_and_fails_is_rejected_and_the_compile_goes_on(
+    metric: object, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = {**available_passes(), "fail-when-run": FailWhenRun}
+    monkeypatch.setattr("sardonyx.driver.compile.available_passes", lambda: passes)
+    recipe = QUICK.model_copy(update={"quantize": "fail-when-run"})
+    result = compiled(source, tmp_path / "out", recipe=recipe, metric=metric)
+    quantized = result.record.candidate("quantized")
+    assert quantized is not None
+    assert "does not run it" in str(quantized.rejected)
+    assert "Reshape" in str(quantized.rejected)
+    assert (result.record.chosen, result.record.met_budget) == ("optimized", False)
+
+
+def test_a_failing_metric_is_the_users_and_ends_the_compile(source: Path) -> None:
+    with pytest.raises(DataError, match="raised ZeroDivisionError"):
+        compiled(source, metric=lambda run: 1 / 0)

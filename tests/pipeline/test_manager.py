@@ -52,14 +52,43 @@ class Refuse(Pass):
         return PassResult(model, False, {}, (Refusal("rule", "because", ("node",)),), {"fact": 1})
 
 
+@dataclass(frozen=True)
+class BreakAndDenyIt(Pass):
+    """Breaks the model, and says that it changed nothing."""
+
+    name = "break-and-deny-it"
+    summary = "for tests"
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        model.graph.initializers.pop("w3")
+        return PassResult(model, modified=False)
+
+
+@dataclass(frozen=True)
+class RenameOutput(Pass):
+    """Leaves a valid model that its users no longer know."""
+
+    name = "rename-output"
+    summary = "for tests"
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        model.graph.outputs[0].name = "better"
+        return PassResult(model, modified=True)
+
+
 def load() -> ir.Model:
     return ir.load(build.cnn()).model
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
-    [(RaiseHalfway(), "RuntimeError: something broke badly"), (BreakAnInvariant(), "w3")],
-    ids=["exception", "invariant"],
+    [
+        (RaiseHalfway(), "RuntimeError: something broke badly"),
+        (BreakAnInvariant(), "w3"),
+        (BreakAndDenyIt(), "w3"),
+        (RenameOutput(), "inputs or outputs"),
+    ],
+    ids=["exception", "invariant", "invariant-denied", "interface"],
 )
 def test_a_bad_pass_is_undone_and_only_that_pass(bad: Pass, reason: str) -> None:
     expected = PassManager([FuseBatchNorm(), FusePad()]).run(load())
@@ -67,6 +96,7 @@ def test_a_bad_pass_is_undone_and_only_that_pass(bad: Pass, reason: str) -> None
     assert [r.status for r in result.records] == [Status.APPLIED, Status.UNDONE, Status.APPLIED]
     assert reason in result.records[1].reason
     assert ir.digest(result.model) == ir.digest(expected.model)
+    assert ir.verify(result.model) == ()
     feed = build.images(1)[0]
     np.testing.assert_array_equal(build.run(result.model, feed)[0], build.run(expected.model, feed)[0])
 

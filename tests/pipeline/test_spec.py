@@ -1,12 +1,14 @@
 """Pipelines as text."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sardonyx import ir
 from sardonyx.errors import SpecError
-from sardonyx.passes.base import Pass
+from sardonyx.passes.base import Pass, PassContext, PassResult
 from sardonyx.passes.cleanup.cleanup import STEPS, Cleanup
 from sardonyx.passes.folding.constants import FoldConstants
 from sardonyx.passes.fusion.pad import FusePad
@@ -30,6 +32,55 @@ PASSES = st.one_of(
 @given(passes=st.lists(PASSES, max_size=5))
 def test_text_builds_what_printed_it(passes: list[Pass]) -> None:
     assert parse_pipeline(format_pipeline(passes), available_passes()) == tuple(passes)
+
+
+@dataclass(frozen=True)
+class EveryKind(Pass):
+    """One option of each kind."""
+
+    name = "every-kind"
+    summary = "for tests"
+
+    rate: float
+    count: int = 1
+    word: str = "word"
+    flag: bool = False
+    several: tuple[str, ...] = ()
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        return PassResult(model, modified=False)
+
+
+@given(
+    instance=st.builds(
+        EveryKind,
+        rate=st.floats(allow_nan=False, allow_infinity=False),
+        count=st.integers(),
+        word=st.text() | st.sampled_from(["none", "True", " a", 'say "hi"', "back\\slash", "a,b", "7"]),
+        flag=st.booleans(),
+        several=st.lists(st.text()).map(tuple),
+    )
+)
+def test_any_value_survives_text(instance: EveryKind) -> None:
+    assert parse_pipeline(format_pass(instance), {"every-kind": EveryKind}) == (instance,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("every-kind", "needs the option 'rate'"),
+        ("every-kind{rate=1, rate=2}", "gives the option 'rate' twice"),
+        ("every-kind{rate=1, count=much}", "is much, not a whole number"),
+        ("every-kind{rate=1, flag=1}", "is 1, not true or false"),
+        ("every-kind{rate=1, word=7}", "is 7, not a word"),
+        ('every-kind{rate=1, word="\\q"}', "cannot be understood near .* .column 25."),
+        ("every-kind  §", "near '§' .column 13."),
+    ],
+)
+def test_errors_of_any_pass_say_where(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        parse_pipeline(text, {"every-kind": EveryKind})
+    assert caught.value.remedy
 
 
 def test_the_default_recipe_prints_as_it_is_written() -> None:
