@@ -98,7 +98,7 @@ def _unusable(problem: "ErrorDetails", recipe: type[Recipe], where: str) -> Spec
         close = difflib.get_close_matches(entry, recipe.model_fields, n=1)
         remedy = f"Did you mean {close[0]}?" if close else known
         return SpecError(f"{where} has an unknown entry {entry}.", remedy=remedy)
-    expected = problem["msg"].removeprefix("Input should be ")
+    expected = problem["msg"].removeprefix("Input should be ").partition(",")[0]
     return SpecError(
         f"{where}: {entry} is {problem['input']!r}, which should be {expected}.",
         remedy=f"Its default is {recipe.model_fields[entry].default!r}.",
