@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sardonyx.errors import SpecError
 
-OPTIMIZE = "cleanup, fold-constants, fuse-pad, fuse-batch-norm, cleanup"
+OPTIMIZE = "cleanup, fold-constants, fuse, cleanup"
 """The exact part of the default pipeline."""
 
 QUANTIZE = "quantize-static"

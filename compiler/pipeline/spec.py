@@ -1,4 +1,4 @@
-"""Pipelines as text: `cleanup, fold-constants{max_growth_bytes=1024}, fuse-pad` and back.
+"""Pipelines as text: `cleanup, fold-constants{max_growth_bytes=1024}, fuse` and back.
 
 Every pass prints as the text that builds it, so a record's pipeline line reproduces the run.
 
@@ -115,7 +115,7 @@ class _Reader:
         near = self.text[self.position : self.position + 20].strip() or "the end"
         return SpecError(
             f"The pipeline text {what} near {near!r} (column {self.position + 1}).",
-            remedy="It reads like: cleanup, fold-constants{max_growth_bytes=1024}, fuse-pad",
+            remedy="It reads like: cleanup, fold-constants{max_growth_bytes=1024}, fuse",
         )
 
     def peek(self, symbol: str) -> bool:
