@@ -1,5 +1,6 @@
 """`sardonyx compile`: the whole job."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,28 +51,46 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     quiet: Quiet = False,
 ) -> None:
     """Runs the compile and prints its outcome."""
-    from sardonyx.driver import CompileJob, run_compile
-
     overrides = {
         "target": target,
         "max_drop": None if max_drop is None else parse_share(max_drop),
         "threads": threads,
     }
-    with progress_bar(quiet=quiet or json) as progress:
-        job = CompileJob(model, data, metric, _recipe(recipe, overrides), output, progress)
+    execute(Request(model, output, data, metric, json, quiet), recipe_from(recipe, overrides))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, besides the recipe."""
+
+    model: Path
+    output: Path
+    data: str | None
+    metric: str | None
+    json: bool
+    quiet: bool
+
+
+def execute(request: Request, recipe: "Recipe") -> None:
+    """Runs a compile, prints its outcome and exits with its code."""
+    from sardonyx.driver import CompileJob, run_compile
+
+    with progress_bar(quiet=request.quiet or request.json) as progress:
+        job = CompileJob(request.model, request.data, request.metric, recipe, request.output, progress)
         try:
             result = run_compile(job)
         except KeyboardInterrupt:
             warn("interrupted; nothing was written")
             raise typer.Exit(INTERRUPTED) from None
-    if json:
+    if request.json:
         say_json(result.record.model_dump(mode="json"))
     else:
-        _print(result, output, quiet=quiet)
+        _print(result, request.output, quiet=request.quiet)
     raise typer.Exit(DONE if result.record.met_budget else OVER_BUDGET)
 
 
-def _recipe(path: Path | None, overrides: dict[str, Any]) -> "Recipe":
+def recipe_from(path: Path | None, overrides: dict[str, Any]) -> "Recipe":
+    """Reads a recipe, or takes the default, and puts the given options over it; None is not given."""
     from sardonyx.pipeline import Recipe
 
     base = Recipe() if path is None else Recipe.from_file(path)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sardonyx._version import __version__
-from sardonyx.cli import bench, compile_, inspect, listing, verify
+from sardonyx.cli import bench, compile_, explain, inspect, listing, optimize, verify
 from sardonyx.cli.console import TOOL_FAILED
 from sardonyx.errors import SardonyxError
 
@@ -23,9 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("compile", help=compile_.HELP)(compile_.command)
+app.command("optimize", help=optimize.HELP)(optimize.command)
 app.command("inspect", help=inspect.HELP)(inspect.command)
 app.command("verify", help=verify.HELP)(verify.command)
 app.command("bench", help=bench.HELP)(bench.command)
+app.command("explain", help=explain.HELP)(explain.command)
 app.command("passes", help=listing.PASSES_HELP)(listing.passes)
 app.command("targets", help=listing.TARGETS_HELP)(listing.targets)
 

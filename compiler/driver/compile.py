@@ -165,9 +165,9 @@ class _Compiler:
 
     def _split(self, original: Session) -> Split | None:
         if self.job.data is None:
-            self.record.decide(
-                "quantize", "nothing", "there are no samples to calibrate and judge with: pass --data for INT8"
-            )
+            if self.lossy_passes:
+                reason = "there are no samples to calibrate and judge with: pass --data for INT8"
+                self.record.decide("quantize", "nothing", reason)
             return None
         samples = load_samples(self.job.data).named_for(original.inputs).checked(original.inputs)
         split = samples.split(self.recipe.held_out)

@@ -28,11 +28,11 @@ def evaluate_node(node: oir.Node, inputs: Sequence[Array | None], *, opset_impor
         opset_imports: Opset version by domain, as the model that holds the node imports them.
 
     Returns:
-        One array per output, in order.
+        One array per output that has a name, in order.
 
     Raises:
-        EvaluationError: If the operator has no reference implementation, refers to values outside its
-            subgraphs, or refuses these inputs.
+        EvaluationError: If the operator has no reference implementation, has subgraphs, refuses these inputs, or
+            computes something else than tensors.
     """
     from onnx.reference import ReferenceEvaluator
 
@@ -48,8 +48,9 @@ def evaluate_node(node: oir.Node, inputs: Sequence[Array | None], *, opset_impor
             f"{type(error).__name__}: {root_cause(error)}",
             remedy="Leave it in the graph.",
         ) from error
-    outputs = [name for name in proto.graph.node[0].output if name]
-    return [np.asarray(result) for result in results[: len(outputs)]]
+    if not all(isinstance(result, np.ndarray | np.generic) for result in results):
+        raise EvaluationError(f"{where} computes a sequence or an optional.", remedy="Leave it in the graph.")
+    return [np.asarray(result) for result in results]
 
 
 def _one_node_model(

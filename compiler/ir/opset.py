@@ -11,6 +11,7 @@ from sardonyx.ir.repair import Repair, repair_model
 from sardonyx.ir.verify import verify
 
 FIRST_PER_CHANNEL_OPSET = 13
+_FIRST_SCAN_WITHOUT_BATCH = 9
 
 
 def raise_opset(model: oir.Model, opset: int) -> tuple[oir.Model, Repair | None]:
@@ -28,6 +29,8 @@ def raise_opset(model: oir.Model, opset: int) -> tuple[oir.Model, Repair | None]
         return model, None
     if model.functions:
         return model, _kept(version, "the model defines functions, which ONNX's converter would lose")
+    if version < _FIRST_SCAN_WITHOUT_BATCH and any(n.op_type == "Scan" for g in all_graphs(model) for n in g):
+        return model, _kept(version, "ONNX's converter does not take the batch axis from a Scan of opset 8")
     from onnx import version_converter
 
     try:

@@ -239,12 +239,17 @@ def _scale_shape(node: oir.Node, x: oir.Value, scale: oir.Value) -> str | None:
     return None
 
 
+def _same_shape(first: oir.Shape, second: oir.Shape) -> bool:
+    """Whether two shapes are equal, where a scalar and a tensor of one element count as the same."""
+    return first == second or all(shape.is_static() and list(shape) in ([], [1]) for shape in (first, second))
+
+
 def _zero_point_agrees(carrier: oir.Value, scale: oir.Value, zero_point: oir.Value | None) -> str | None:
     if zero_point is None:
         return None
     if carrier.dtype is not None and zero_point.dtype is not None and carrier.dtype != zero_point.dtype:
         return f"has a zero point of type {zero_point.dtype} for values of type {carrier.dtype}"
-    if scale.shape is not None and zero_point.shape is not None and scale.shape != zero_point.shape:
+    if scale.shape is not None and zero_point.shape is not None and not _same_shape(scale.shape, zero_point.shape):
         return f"has a scale of shape {scale.shape} and a zero point of shape {zero_point.shape}"
     return None
 

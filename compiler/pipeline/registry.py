@@ -12,8 +12,7 @@ GROUP = "sardonyx.passes"
 _BUILT_IN = {
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
-    "fuse-batch-norm": "sardonyx.passes.fusion.batch_norm:FuseBatchNorm",
-    "fuse-pad": "sardonyx.passes.fusion.pad:FusePad",
+    "fuse": "sardonyx.passes.fusion.fuse:Fuse",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
 }
 

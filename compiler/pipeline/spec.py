@@ -1,4 +1,4 @@
-"""Pipelines as text: `cleanup, fold-constants{max_growth_bytes=1024}, fuse-pad` and back.
+"""Pipelines as text: `cleanup, fold-constants{max_growth_bytes=1024}, fuse` and back.
 
 Every pass prints as the text that builds it, so a record's pipeline line reproduces the run.
 
@@ -135,7 +135,7 @@ class _Reader:
         column = len(self.text) - len(rest) + 1
         return SpecError(
             f"The pipeline text {what} near {rest[:20].rstrip() or 'the end'!r} (column {column}).",
-            remedy="It reads like: cleanup, fold-constants{max_growth_bytes=1024}, fuse-pad",
+            remedy="It reads like: cleanup, fold-constants{max_growth_bytes=1024}, fuse",
         )
 
     def peek(self, symbol: str) -> bool:

@@ -95,7 +95,7 @@ class _Folder:
             return None
         if all(result.dtype.kind not in "OUS" for result in results):
             return results
-        self._refuse("not-a-tensor", "its result is not a numeric tensor", node)
+        self._refuse("strings", "it makes strings, which are left to the runtime", node)
         return None
 
     def _within_growth(self, node: ir.Node, results: Sequence[Array]) -> bool:
@@ -161,7 +161,7 @@ def _bytes_only_for(value: ir.Value | None) -> int:
 
 def _replace(graph: ir.Graph, node: ir.Node, results: Sequence[Array]) -> None:
     """Replaces the node's outputs by initializers of the same names."""
-    for output, array in zip(node.outputs, results, strict=True):
+    for output, array in zip((o for o in node.outputs if o.name), results, strict=True):
         name = output.name
         if output.uses() and name is not None:
             output.name = None

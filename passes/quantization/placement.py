@@ -64,11 +64,13 @@ class Placement:
     Attributes:
         values: Activations to quantize, in graph order.
         weights: Weights to quantize, in graph order.
+        integer_nodes: Names of the nodes that run as integers, in graph order; absorbed clamps among them.
         float_nodes: Reason by node name for nodes in the target's table that stay in float.
     """
 
     values: tuple[PlacedValue, ...]
     weights: tuple[PlacedWeight, ...]
+    integer_nodes: tuple[str, ...] = ()
     float_nodes: dict[str, str] = field(default_factory=dict)
 
     def observed(self) -> tuple[str, ...]:
@@ -101,7 +103,8 @@ class _Placer:
         self._find_candidates()
         self._spread()
         self._give_back()
-        return Placement(tuple(self._values()), tuple(self._weights()), self.float_nodes)
+        integer_nodes = tuple(_name(node) for node in self.graph if node in self.integer)
+        return Placement(tuple(self._values()), tuple(self._weights()), integer_nodes, self.float_nodes)
 
     def _find_candidates(self) -> None:
         opset = self.graph.opset_imports.get("", 0)

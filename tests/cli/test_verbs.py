@@ -131,6 +131,52 @@ def test_inspect(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert data["target"]["float_nodes"] == {}
 
 
+def test_optimize(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run("optimize model.onnx -o out", capsys, monkeypatch)
+    assert code == 0
+    assert "optimized" in out
+    operators = {n.op_type for n in onnx.load(folder / "out" / "model.onnx").graph.node}
+    assert not operators & {"BatchNormalization", "Pad", "QuantizeLinear"}
+    code, out, _ = run("optimize model.onnx -o out --passes fuse{disable=fuse-pad} --json", capsys, monkeypatch)
+    assert code == 0
+    assert json.loads(out)["pipeline"] == "fuse{disable=[fuse-pad]}"
+    assert "Pad" in {n.op_type for n in onnx.load(folder / "out" / "model.onnx").graph.node}
+
+
+@pytest.mark.parametrize(
+    ("node", "parts"),
+    [
+        ("norm1", ["fuse rewrote it to", "by fuse-batch-norm", "fuse-batch-norm: nothing: it applies"]),
+        ("pad1", ["fuse rewrote it to", "by fuse-pad"]),
+        ("gemm", ["no pass changed it", "it runs as integers"]),
+        ("add1", ["fuse-channelwise: ", "not a constant", "it runs as integers"]),
+    ],
+)
+def test_explain(
+    node: str, parts: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = run(f"explain model.onnx {node}", capsys, monkeypatch)
+    assert code == 0
+    for part in parts:
+        assert part in out
+
+
+def test_explain_reads_a_compiles_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(COMPILE, capsys, monkeypatch)
+    code, out, _ = run("explain out norm1 --json", capsys, monkeypatch)
+    assert code == 0
+    assert json.loads(out)["op_type"] == "BatchNormalization"
+    (folder / "model.onnx").write_bytes(build.cnn(batch_norm=False).SerializeToString())
+    code, _, err = run("explain out norm1", capsys, monkeypatch)
+    assert code == 2
+    assert "has changed since" in err
+    code, _, err = run("explain model.onnx nobody", capsys, monkeypatch)
+    assert code == 2
+    assert "no node 'nobody'" in err
+
+
 def test_verify(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("verify model.onnx model.onnx", capsys, monkeypatch)
     assert code == 0

@@ -43,11 +43,69 @@ def _conv(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], di
     return nodes, constants | {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)}
 
 
+def _channelwise(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Conv, then a constant per channel or for all."""
+    op = ("Add", "Sub", "Mul", "Div")[seed % 4]
+    shape = ((4, 1, 1), (1,), (1, 4, 1, 1))[seed % 3]
+    constants = {f"{out}_w": build.weights(4, 4, 1, 1, seed=seed), f"{out}_k": build.weights(*shape, seed=seed) + 2}
+    nodes = [
+        helper.make_node("Conv", [a, f"{out}_w"], [f"{out}_c"]),
+        helper.make_node(op, [f"{out}_c", f"{out}_k"], [out]),
+    ]
+    return nodes, constants
+
+
+def _there_and_back(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Reshapes, transposes and a cast that end where they began."""
+    nodes = [
+        helper.make_node("Reshape", [a, "flat"], [f"{out}_r"]),
+        helper.make_node("Transpose", [f"{out}_r"], [f"{out}_t"], perm=[1, 0]),
+        helper.make_node("Cast", [f"{out}_t"], [f"{out}_f"], to=1),
+        helper.make_node("Transpose", [f"{out}_f"], [f"{out}_u"], perm=[1, 0]),
+        helper.make_node("Reshape", [f"{out}_u", "full"], [out]),
+    ]
+    return nodes, {"flat": np.array([4, 36], np.int64), "full": np.array(SHAPE, np.int64)}
+
+
+def _hard_swish(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    nodes = [
+        helper.make_node("Add", ["three", a], [f"{out}_a"]),
+        helper.make_node("Clip", [f"{out}_a", "zero", "six"], [f"{out}_c"]),
+        helper.make_node("Mul", [f"{out}_c", a if seed % 2 else b], [f"{out}_m"]),
+        helper.make_node("Div", [f"{out}_m", "six"], [out]),
+    ]
+    return nodes, {"zero": np.float32(0), "three": np.float32(3), "six": np.float32(6)}
+
+
+def _layer_norm(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    inner = [
+        f"{out}_{part}" for part in ("mean", "centred", "squares", "variance", "shifted", "root", "unit", "scaled")
+    ]
+    mean, centred, squares, variance, shifted, root, unit, scaled = inner
+    nodes = [
+        helper.make_node("ReduceMean", [a], [mean], axes=[-1]),
+        helper.make_node("Sub", [a, mean], [centred]),
+        helper.make_node("Pow", [centred, "two"], [squares]),
+        helper.make_node("ReduceMean", [squares], [variance], axes=[-1]),
+        helper.make_node("Add", [variance, "epsilon"], [shifted]),
+        helper.make_node("Sqrt", [shifted], [root]),
+        helper.make_node("Div", [centred, root], [unit]),
+        helper.make_node("Mul", [unit, f"{out}_g"], [scaled]),
+        helper.make_node("Add", [scaled, f"{out}_b"], [out]),
+    ]
+    constants = {f"{out}_g": build.weights(6, seed=seed), f"{out}_b": build.weights(6, seed=seed + 1)}
+    return nodes, constants | {"two": np.float32(2), "epsilon": np.float32(1e-3)}
+
+
 MAKERS: tuple[Maker, ...] = (
     *(_elementwise(op) for op in ("Relu", "Sigmoid", "Identity", "Neg")),
     *(_binary(op) for op in ("Add", "Mul", "Max")),
     _constant,
     _conv,
+    _channelwise,
+    _there_and_back,
+    _hard_swish,
+    _layer_norm,
 )
 
 
@@ -64,7 +122,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
         nodes += made
         constants |= needed
         values += [f"v{index}"]
-    inner = [n.output[0] for n in nodes if n.op_type in ("Conv", "Pad")]
+    inner = [n.output[0] for n in nodes if n.op_type in ("Conv", "Pad", "Transpose", "Clip", "Sqrt")]
     outputs = {values[-1]: None}
     if inner and draw(st.booleans()):
         outputs[draw(st.sampled_from(inner))] = None

@@ -11,7 +11,7 @@ from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
 from sardonyx.passes.cleanup.cleanup import STEPS, Cleanup
 from sardonyx.passes.folding.constants import FoldConstants
-from sardonyx.passes.fusion.pad import FusePad
+from sardonyx.passes.fusion.fuse import Fuse
 from sardonyx.passes.quantization.static import QuantizeStatic
 from sardonyx.pipeline import Recipe, available_passes, format_pass, format_pipeline, parse_pipeline
 
@@ -20,7 +20,7 @@ PASSES = st.one_of(
     st.builds(
         FoldConstants, max_input_bytes=st.integers(0, 1 << 40), max_growth_bytes=st.integers(-(1 << 40), 1 << 40)
     ),
-    st.just(FusePad()),
+    st.just(Fuse()),
     st.builds(
         QuantizeStatic,
         calibrator=st.sampled_from(["minmax", "percentile"]),

@@ -1,0 +1,131 @@
+"""Explanations: what became of a node, and why not more."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sardonyx import ir
+from sardonyx.backends import backend
+from sardonyx.errors import UsageError
+from sardonyx.measure import describe_machine
+from sardonyx.passes.fusion.fuse import RULES
+from sardonyx.passes.provenance import SOURCE_KEY
+from sardonyx.passes.quantization.placement import place
+from sardonyx.passes.rewriting.driver import near_misses
+from sardonyx.pipeline import (
+    CompileRecord,
+    PassContext,
+    PassManager,
+    PassRecord,
+    Recipe,
+    available_passes,
+    parse_pipeline,
+)
+from sardonyx.pipeline.record import RECORD_NAME
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What became of one node of the original model.
+
+    Attributes:
+        node: Its name.
+        op_type: Its operator.
+        fate: What each pass did with it, in order, as sentences.
+        rules: For each fusion rule that could start at it, what kept the rule from being applied there.
+        integers: Why the target runs it as integers, or why not.
+    """
+
+    node: str
+    op_type: str
+    fate: tuple[str, ...]
+    rules: tuple[tuple[str, str], ...]
+    integers: str
+
+
+def explain(source: Path, node: str) -> Explanation:
+    """Explains a node of a model, or of the model that an output folder was compiled from.
+
+    Args:
+        source: A model file, or a folder written by a compile.
+        node: Name of a node of the original model.
+
+    Raises:
+        UsageError: If there is no such model or no such node.
+    """
+    path, recipe = _original(source)
+    model = ir.load(path, opset=recipe.opset).model
+    found = _find(model, node)
+    if found is None:
+        raise UsageError(f"{path} has no node {node!r}.", remedy="`sardonyx inspect --json` lists what it has.")
+    op_type = found.op_type
+    follower = _Follower(node)
+    target = backend(recipe.target)
+    capabilities = target.capabilities(describe_machine())
+    passes = parse_pipeline(recipe.optimize, available_passes())
+    manager = PassManager(passes, context=PassContext(capabilities), hook=follower)
+    optimized = manager.run(model).model
+    ir.infer_shapes(optimized)
+    placement = place(optimized, capabilities)
+    last = follower.current
+    integers = "it is no longer in the optimized model"
+    if last is not None and _find(optimized, last) is not None:
+        row = capabilities.support("", op_type)
+        listed = "the target has no integer kernel for it" if row is None else "its neighbours are not integers"
+        runs = "it runs as integers" if last in placement.integer_nodes else listed
+        integers = placement.float_nodes.get(last, runs)
+    return Explanation(node, op_type, tuple(follower.fate), tuple(follower.rules), integers)
+
+
+def _original(source: Path) -> tuple[Path, Recipe]:
+    record_path = source / RECORD_NAME
+    if not source.is_dir():
+        return source, Recipe()
+    if not record_path.is_file():
+        raise UsageError(f"{source} holds no {RECORD_NAME}.", remedy="Name a model file or a compile's output folder.")
+    record = CompileRecord.read(record_path)
+    if record.source.path is None:
+        raise UsageError(f"{source} was not compiled from a file.", remedy="Name the original model's file.")
+    path = Path(record.source.path)
+    if path.is_file() and ir.file_sha256(path) != record.source.sha256:
+        raise UsageError(f"{path} has changed since {source} was compiled from it.", remedy="Compile it again.")
+    return path, record.recipe
+
+
+def _find(model: ir.Model, name: str) -> ir.Node | None:
+    return next((n for graph in ir.all_graphs(model) for n in graph if n.name == name), None)
+
+
+class _Follower:
+    """Follows a node through the passes: a hook for the pass manager."""
+
+    def __init__(self, node: str) -> None:
+        self.current: str | None = node
+        self.fate: list[str] = []
+        self.rules: list[tuple[str, str]] = []
+
+    def __call__(self, before: ir.Model, after: ir.Model, record: PassRecord) -> None:
+        if self.current is None:
+            return
+        if record.name == "fuse":
+            self.rules.extend((rule.name, reason) for rule, reason in near_misses(before, RULES, self.current))
+        for refusal in record.refusals:
+            if self.current in refusal.nodes:
+                self.fate.append(f"{record.name} left it: {refusal.reason}")
+        if _find(after, self.current) is not None:
+            return
+        successor = next(_made_from(after, self.current), None)
+        if successor is None:
+            self.fate.append(f"{record.name} removed it: its value is a constant now, unused, or another node's")
+        else:
+            rule = successor.metadata_props.get("sardonyx.rule", "")
+            self.fate.append(f"{record.name} rewrote it to {successor.name} ({successor.op_type}) by {rule}")
+        self.current = successor.name if successor is not None else None
+
+
+def _made_from(model: ir.Model, name: str) -> Iterator[Any]:
+    for graph in ir.all_graphs(model):
+        for node in graph:
+            if name in node.metadata_props.get(SOURCE_KEY, "").split(","):
+                yield node

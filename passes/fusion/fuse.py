@@ -1,0 +1,42 @@
+"""The pass that applies the fusion rules."""
+
+from dataclasses import dataclass
+
+from sardonyx import ir
+from sardonyx.errors import SpecError
+from sardonyx.passes.base import Pass, PassContext, PassResult
+from sardonyx.passes.fusion import activations, convolution, movement, normalization
+from sardonyx.passes.rewriting.driver import rewrite_model
+from sardonyx.passes.rewriting.rule import Rule
+
+RULES: tuple[Rule, ...] = (*movement.RULES, *normalization.RULES, *activations.RULES, *convolution.RULES)
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Applies the fusion rules until none matches any more.
+
+    Attributes:
+        disable: Names of rules to leave out.
+    """
+
+    name = "fuse"
+    summary = "fuse and simplify nodes by rules; " + ", ".join(rule.name for rule in RULES)
+
+    disable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = [rule.name for rule in RULES]
+        unknown = [name for name in self.disable if name not in known]
+        if unknown:
+            raise SpecError(f"There is no fusion rule {unknown[0]!r}.", remedy=f"Rules: {', '.join(known)}.")
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        """Applies the enabled rules.
+
+        Raises:
+            PassError: If rules undo each other.
+        """
+        ir.infer_shapes(model)
+        done = rewrite_model(model, [rule for rule in RULES if rule.name not in self.disable])
+        return PassResult(model, bool(done.stats), dict(done.stats), tuple(done.refusals))

@@ -1,0 +1,169 @@
+"""Applies rules to a graph: indexed by root operator, driven by a worklist, in time linear in the graph.
+
+A rule is tried only at nodes of its root's operators, and only in graphs that have all operators it needs. After a
+rewrite the nodes around it are looked at again. A pair of rules that undo each other is stopped and named.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sardonyx import ir
+from sardonyx.errors import PassError
+from sardonyx.passes.base import Refusal
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, match, operators
+from sardonyx.passes.rewriting.rule import Editor, Rule
+
+REWRITES_PER_NODE = 8
+"""More rewrites than this many times the nodes of a graph, and rules are undoing each other."""
+
+
+@dataclass
+class Rewriting:
+    """What the driver did.
+
+    Attributes:
+        stats: How often each rule was applied.
+        refusals: Matches that a rule's check refused, with the reason and the matched nodes.
+    """
+
+    stats: Counter[str] = field(default_factory=Counter)
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+def rewrite_model(model: ir.Model, rules: Sequence[Rule]) -> Rewriting:
+    """Applies rules to all graphs of a model, in place, until none matches any more.
+
+    Raises:
+        PassError: If rules undo each other; the message names them.
+    """
+    done = Rewriting()
+    names = ir.NameAuthority(model)
+    opset = model.opset_imports.get("", 0)
+    for graph in list(ir.all_graphs(model)):
+        _GraphRewriter(graph, rules, names, opset, done).run()
+    return done
+
+
+def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Iterator[tuple[Rule, str]]:
+    """Yields, for a node, each rule that could start at it and what kept it from being applied there."""
+    opset = model.opset_imports.get("", 0)
+    for graph in ir.all_graphs(model):
+        for node in graph:
+            if node.name != node_name:
+                continue
+            for rule in rules:
+                if node.op_type in rule.pattern.op_types and not node.domain:
+                    found = match(rule.pattern, node)
+                    reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
+                    yield rule, reason or "nothing: it applies"
+
+
+class _GraphRewriter:
+    def __init__(
+        self, graph: ir.Graph, rules: Sequence[Rule], names: ir.NameAuthority, opset: int, done: Rewriting
+    ) -> None:
+        self.graph = graph
+        self.names = names
+        self.opset = opset
+        self.done = done
+        self.refused: set[tuple[str, str | None]] = set()
+        self.present = {node.op_type for node in graph}
+        self.index: dict[str, list[Rule]] = {}
+        for rule in rules:
+            for op_type in rule.pattern.op_types:
+                self.index.setdefault(op_type, []).append(rule)
+        self.needs = {rule.name: tuple(operators(rule.pattern)) for rule in rules}
+
+    def run(self) -> None:
+        queue = deque(self.graph)
+        queued = set(queue)
+        budget = REWRITES_PER_NODE * len(self.graph) + 100
+        fired: deque[str] = deque(maxlen=20)
+        while queue:
+            node = queue.popleft()
+            queued.discard(node)
+            if node.graph is not self.graph:
+                continue
+            rule, neighbours = self._try(node)
+            if rule is None:
+                continue
+            fired.append(rule)
+            budget -= 1
+            if budget < 0:
+                raise PassError(
+                    f"The rules {', '.join(sorted(set(fired)))} undo each other in graph {self.graph.name!r}.",
+                    remedy="Disable one of them: fuse{disable=[...]}.",
+                )
+            for other in neighbours:
+                if other.graph is self.graph and other not in queued:
+                    queued.add(other)
+                    queue.append(other)
+
+    def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
+        for rule in self.index.get(node.op_type, ()):
+            if node.domain or any(self.present.isdisjoint(wanted) for wanted in self.needs[rule.name]):
+                continue
+            found = match(rule.pattern, node)
+            if isinstance(found, Mismatch):
+                continue
+            reason = rule.check(found, self.opset)
+            if reason is None:
+                return rule.name, self._apply(rule, found)
+            self._refuse(rule, found, reason)
+        return None, []
+
+    def _refuse(self, rule: Rule, found: Match, reason: str) -> None:
+        key = (rule.name, found.root.name)
+        if key not in self.refused:
+            self.refused.add(key)
+            self.done.refusals.append(Refusal(rule.name, reason, tuple(n.name or "" for n in found.nodes)))
+
+    def _apply(self, rule: Rule, found: Match) -> list[ir.Node]:
+        """Rewrites a match and returns the nodes around it that are worth another look."""
+        editor = Editor(self.graph, self.names, rule.name, found)
+        replacement = rule.rewrite(found, editor)
+        old = found.root.outputs[0]
+        if replacement is not old:
+            if old.is_graph_output() and not _may_be_output(replacement, self.graph):
+                replacement = editor.op("Identity", [replacement])
+            _replace(old, replacement)
+        _remove_dead(self.graph, found)
+        self.done.stats[rule.name] += 1
+        producer = replacement.producer()
+        if producer is not None:
+            self.present.add(producer.op_type)
+        around = [producer, *(use.node for use in replacement.uses())]
+        around += [v.producer() for v in (producer.inputs if producer is not None else ()) if v is not None]
+        return [node for node in around if node is not None]
+
+
+def _may_be_output(value: ir.Value, graph: ir.Graph) -> bool:
+    """Whether a value can take over the name of a graph output: inputs and other outputs keep their own."""
+    producer = value.producer()
+    return producer is not None and producer.graph is graph and not value.is_graph_output()
+
+
+def _replace(old: ir.Value, new: ir.Value) -> None:
+    """Gives a value's uses and, where it is a graph output, its name to another."""
+    if new.type is None:
+        new.type = old.type
+    if new.shape is None:
+        new.shape = old.shape
+    if not old.is_graph_output():
+        ir.replace_all_uses_with(old, new)
+        return
+    name = old.name
+    ir.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    old.name, new.name = None, name
+
+
+def _remove_dead(graph: ir.Graph, found: Match) -> None:
+    """Removes the matched nodes that nothing needs any more, users before what they use."""
+    pending = list(found.nodes)
+    while pending:
+        dead = [n for n in pending if not any(v.uses() or v.is_graph_output() for v in n.outputs)]
+        if not dead:
+            return
+        graph.remove([node for node in dead if node.graph is graph], safe=True)
+        pending = [node for node in pending if node not in dead]

@@ -1,0 +1,221 @@
+"""Patterns of nodes: what a rule looks for, written as the expression that it computes.
+
+    Op("Mul", Var("x"), Op("Sigmoid", Var("x")))            x * sigmoid(x), in either order
+    Op("Div", Var("x"), Const("root", 1.4142135))           a division by a constant
+
+A pattern is matched from its root node towards the inputs. Add and Mul match in either order of their inputs. A failed
+match says which node ended it, so that a user can be told what was missing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sardonyx import ir
+
+COMMUTATIVE = frozenset({"Add", "Mul"})
+CONSTANT_RTOL = 1e-6
+"""Exporters round constants such as the square root of 2 to float32."""
+
+
+@dataclass(frozen=True)
+class Var:
+    """Any value; the same name means the same value wherever it stands."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant; with `value`, a scalar equal to it within float32 rounding."""
+
+    name: str
+    value: float | None = None
+
+
+@dataclass(frozen=True, init=False)
+class Op:
+    """A node of one of some operators.
+
+    Args:
+        op_type: Operator of the standard domain, or several: any of them.
+        *inputs: What its inputs match; further inputs of the node must be absent, unless `open_inputs`.
+        name: Name under which the node is found in the match.
+        open_inputs: Whether the node may have more inputs than the pattern.
+        attributes: Attribute values the node must have.
+    """
+
+    op_types: tuple[str, ...]
+    inputs: "tuple[Pattern, ...]"
+    name: str
+    open_inputs: bool
+    attributes: tuple[tuple[str, Any], ...]
+
+    def __init__(
+        self,
+        op_type: str | tuple[str, ...],
+        *inputs: "Pattern",
+        name: str = "",
+        open_inputs: bool = False,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        set_field = object.__setattr__  # the class is frozen; this is its constructor
+        set_field(self, "op_types", (op_type,) if isinstance(op_type, str) else op_type)
+        set_field(self, "inputs", inputs)
+        set_field(self, "name", name)
+        set_field(self, "open_inputs", open_inputs)
+        set_field(self, "attributes", tuple((attributes or {}).items()))
+
+
+Pattern = Var | Const | Op
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where a pattern was found.
+
+    Attributes:
+        root: The node that the pattern's root matched.
+        nodes: All matched nodes, the root last.
+        values: Values by the name of their Var or Const.
+        named: Nodes by the name of their Op.
+    """
+
+    root: ir.Node
+    nodes: tuple[ir.Node, ...]
+    values: Mapping[str, ir.Value]
+    named: Mapping[str, ir.Node]
+
+    def constant(self, name: str) -> "np.typing.NDArray[Any]":
+        """Returns a matched constant as an array."""
+        tensor = ir.constant_tensor(self.values[name])
+        if tensor is None:
+            raise KeyError(name)
+        return tensor.numpy()
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Why a pattern was not found.
+
+    Attributes:
+        reason: What was missing, as a sentence.
+        node: Name of the node at which the match ended.
+        matched: How many nodes had matched before: the larger, the nearer the miss.
+    """
+
+    reason: str
+    node: str
+    matched: int
+
+
+@dataclass(frozen=True)
+class _State:
+    nodes: tuple[ir.Node, ...] = ()
+    values: Mapping[str, ir.Value] = field(default_factory=dict)
+    named: Mapping[str, ir.Node] = field(default_factory=dict)
+
+
+def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
+    """Yields, for each node of a pattern, the operators it may be: a graph that lacks all of one cannot match."""
+    if isinstance(pattern, Op):
+        yield frozenset(pattern.op_types)
+        for part in pattern.inputs:
+            yield from operators(part)
+
+
+def match(pattern: Op, node: ir.Node) -> Match | Mismatch:
+    """Matches a pattern at a node.
+
+    Every matched node but the root must be used by matched nodes only, because the rewrite removes it.
+    """
+    matcher = _Matcher()
+    for state in matcher.node(pattern, node, _State()):
+        leak = _leak(state.nodes, node)
+        if leak is None:
+            inner = dict.fromkeys(n for n in state.nodes if n is not node)
+            return Match(node, (*inner, node), state.values, state.named)
+        matcher.note(f"{leak} is used outside the pattern too", node, state)
+    return matcher.nearest or Mismatch("nothing matched", node.name or "", 0)
+
+
+def _leak(nodes: tuple[ir.Node, ...], root: ir.Node) -> str | None:
+    inside = set(nodes)
+    for node in nodes:
+        for value in node.outputs if node is not root else ():
+            if value.is_graph_output() or any(use.node not in inside for use in value.uses()):
+                return value.name
+    return None
+
+
+class _Matcher:
+    def __init__(self) -> None:
+        self.nearest: Mismatch | None = None
+
+    def note(self, reason: str, node: ir.Node, state: _State) -> None:
+        """Keeps the mismatch that got furthest."""
+        if self.nearest is None or len(state.nodes) > self.nearest.matched:
+            self.nearest = Mismatch(reason, node.name or "", len(state.nodes))
+
+    def node(self, pattern: Op, node: ir.Node, state: _State) -> Iterator[_State]:
+        """Yields the ways in which a node matches."""
+        if node.domain or node.op_type not in pattern.op_types:
+            return self.note(f"{node.name} is {node.op_type}, not {' or '.join(pattern.op_types)}", node, state)
+        for name, value in pattern.attributes:
+            if ir.attribute(node, name, value) != value:
+                return self.note(f"{node.name} has another {name} than {value}", node, state)
+        given = list(node.inputs)
+        while given and given[-1] is None:
+            given.pop()
+        wanted = len(pattern.inputs)
+        if len(given) < wanted or (len(given) > wanted and not pattern.open_inputs):
+            return self.note(f"{node.name} has {len(given)} inputs, not {wanted}", node, state)
+        named = {**state.named, pattern.name: node} if pattern.name else state.named
+        state = _State((*state.nodes, node), state.values, named)
+        yield from self._inputs(pattern, given[:wanted], node, state)
+        if node.op_type in COMMUTATIVE and wanted == 2:
+            yield from self._inputs(pattern, given[1::-1], node, state)
+        return None
+
+    def _inputs(self, pattern: Op, given: list[ir.Value | None], node: ir.Node, state: _State) -> Iterator[_State]:
+        states: Iterator[_State] = iter((state,))
+        for part, value in zip(pattern.inputs, given, strict=True):
+            states = self._each(part, value, node, states)
+        yield from states
+
+    def _each(self, part: Pattern, value: ir.Value | None, node: ir.Node, states: Iterator[_State]) -> Iterator[_State]:
+        for state in states:
+            if value is None:
+                self.note(f"{node.name} lacks an input", node, state)
+            else:
+                yield from self._value(part, value, node, state)
+
+    def _value(self, part: Pattern, value: ir.Value, node: ir.Node, state: _State) -> Iterator[_State]:
+        if isinstance(part, Op):
+            producer = value.producer()
+            if producer is None or producer.graph is not node.graph:
+                return self.note(f"{value.name} is not computed by {' or '.join(part.op_types)}", node, state)
+            yield from self.node(part, producer, state)
+            return None
+        if isinstance(part, Const):
+            reason = _not_constant(part, value)
+            if reason is not None:
+                return self.note(reason, node, state)
+        bound = state.values.get(part.name)
+        if bound is not None and bound is not value:
+            return self.note(f"{value.name} is not {bound.name}", node, state)
+        yield _State(state.nodes, {**state.values, part.name: value}, state.named)
+        return None
+
+
+def _not_constant(part: Const, value: ir.Value) -> str | None:
+    tensor = ir.constant_tensor(value)
+    if tensor is None:
+        return f"{value.name} is not a constant"
+    if part.value is None:
+        return None
+    if tensor.size != 1 or not np.isclose(float(tensor.numpy().item()), part.value, rtol=CONSTANT_RTOL, atol=0):
+        return f"the constant {value.name} is not {part.value}"
+    return None
