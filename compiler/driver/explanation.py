@@ -1,5 +1,6 @@
 """Explanations: what became of a node, and why not more."""
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def explain(source: Path, node: str) -> Explanation:
     model = ir.load(path, opset=recipe.opset).model
     found = _find(model, node)
     if found is None:
-        raise UsageError(f"{path} has no node {node!r}.", remedy="`sardonyx inspect --json` lists what it has.")
+        raise _no_such_node(path, model, node)
     op_type = found.op_type
     follower = _Follower(node)
     target = backend(recipe.target)
@@ -68,13 +69,13 @@ def explain(source: Path, node: str) -> Explanation:
     optimized = manager.run(model).model
     ir.infer_shapes(optimized)
     placement = place(optimized, capabilities)
-    last = follower.current
+    last = None if follower.current is None else _find(optimized, follower.current)
     integers = "it is no longer in the optimized model"
-    if last is not None and _find(optimized, last) is not None:
-        row = capabilities.support("", op_type)
+    if last is not None and last.name is not None:
+        row = capabilities.support(last.domain, last.op_type)
         listed = "the target has no integer kernel for it" if row is None else "its neighbours are not integers"
-        runs = "it runs as integers" if last in placement.integer_nodes else listed
-        integers = placement.float_nodes.get(last, runs)
+        runs = "it runs as integers" if last.name in placement.integer_nodes else listed
+        integers = placement.float_nodes.get(last.name, runs)
     return Explanation(node, op_type, tuple(follower.fate), tuple(follower.rules), integers)
 
 
@@ -95,6 +96,13 @@ def _original(source: Path) -> tuple[Path, Recipe]:
 
 def _find(model: ir.Model, name: str) -> ir.Node | None:
     return next((n for graph in ir.all_graphs(model) for n in graph if n.name == name), None)
+
+
+def _no_such_node(path: Path, model: ir.Model, name: str) -> UsageError:
+    names = [n.name for graph in ir.all_graphs(model) for n in graph if n.name]
+    close = difflib.get_close_matches(name, names, n=1) or names[:1]
+    remedy = f"Did you mean {close[0]!r}?" if close else "Its nodes have no names."
+    return UsageError(f"{path} has no node {name!r}.", remedy=remedy)
 
 
 class _Follower:

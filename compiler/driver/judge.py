@@ -66,6 +66,7 @@ class Judge:
                 self._latency(candidate, session)
             except _FailedToRunError as failure:
                 candidate.rejected = f"the target does not run it: {failure}"
+                candidate.accuracy = None  # of a model that fails on some samples, those it runs on say nothing
         return candidate
 
     def _accuracy(self, candidate: Candidate, session: Session) -> None:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from sardonyx.cli.main import main
+from sardonyx.pipeline import CompileRecord, FileEntry
 from tests import models_for_tests as build
 
 MODULE = """
@@ -160,7 +161,7 @@ MODELS = {
     a_page: ("page.onnx", "not an ONNX model"),
     noise: ("noise.onnx", "not an ONNX model"),
     json_text: ("config.onnx", "text file"),
-    a_folder: ("folder.onnx", "is a folder"),
+    a_folder: ("folder.onnx", ""),
     empty: ("empty.onnx", "empty"),
     truncated: ("truncated.onnx", "truncated"),
     without_its_data: ("gone.bin", "w2"),
@@ -170,7 +171,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("verb", ["compile", "inspect"])
+@pytest.mark.parametrize("verb", ["compile", "optimize", "inspect", "explain"])
 def test_unusable_models(
     world: World,
     make: Callable[[Path], Path],
@@ -181,7 +182,8 @@ def test_unusable_models(
     before = world.snapshot()
     path = make(world.folder)
     present = sorted(world.folder.iterdir())
-    extra = ["-o", "out", "--data", "my_samples:good"] if verb == "compile" else []
+    writes = ["-o", "out", "--data", "my_samples:good"]
+    extra = {"compile": writes, "optimize": writes, "explain": ["conv1"]}.get(verb, [])
     code, line = fails([verb, str(path), *extra], capsys, monkeypatch)
     assert code == 2
     for part in MODELS[make]:
@@ -332,3 +334,38 @@ def test_unusable_times_are_refused_by_the_command_line(
     assert (stop.value.code, captured.out) == (2, "")
     assert "--seconds" in captured.err
     assert "Traceback" not in captured.err
+
+
+EXPLAIN = {
+    "no such node": ("model.onnx", "cnov1", ["model.onnx has no node 'cnov1'", "'conv1'"]),
+    "no record": ("models", "conv1", ["models holds no record.json", "output folder"]),
+    "a broken record": ("out", "conv1", ["record.json is not a compile record", "compile again"]),
+    "the source is gone": ("moved", "conv1", ["gone.onnx does not exist"]),
+    "no source file": ("memory", "conv1", ["memory was not compiled from a file"]),
+}
+
+
+@pytest.mark.parametrize("case", EXPLAIN)
+def test_unexplainable(
+    world: World, case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("models", "moved", "memory"):
+        (world.folder / name).mkdir()
+    CompileRecord(source=FileEntry(path="gone.onnx", sha256="0")).write(world.folder / "moved" / "record.json")
+    CompileRecord().write(world.folder / "memory" / "record.json")
+    source, node, parts = EXPLAIN[case]
+    code, line = fails(["explain", source, node], capsys, monkeypatch)
+    assert code == 2
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize("text", ["make-faster", "fuse{disable=", "fuse{disable=everything}"])
+def test_unusable_passes_of_optimize(
+    world: World, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.snapshot()
+    code, line = fails(["optimize", "model.onnx", "-o", "out", "--passes", text], capsys, monkeypatch)
+    assert code == 2
+    assert text.partition("=")[2].rstrip("}") in line
+    assert world.snapshot() == before

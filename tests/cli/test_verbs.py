@@ -13,6 +13,7 @@ from sardonyx.cli.main import main
 from sardonyx.driver import compile as driver
 from sardonyx.pipeline import CompileRecord
 from tests import models_for_tests as build
+from tests.timing_for_tests import decree
 
 RECIPE = "timing_seconds: 0.1\n"
 
@@ -46,6 +47,15 @@ def test_compile(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     for part in ("accuracy", "speed", "size", "95 % interval", "out/model.onnx", "out/record.json"):
         assert part in out
     onnx.checker.check_model(onnx.load(folder / "out" / "model.onnx"))
+
+
+def test_compile_to_integers(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    decree(monkeypatch, quantized=2.0)
+    code, out, _ = run(COMPILE, capsys, monkeypatch)
+    assert code == 0
+    assert "speed      2.00x" in out
+    assert "integers   3 weights; 0 nodes of the target's table kept in float" in out
+    assert "QuantizeLinear" in {n.op_type for n in onnx.load(folder / "out" / "model.onnx").graph.node}
 
 
 def test_compile_json_is_the_record(

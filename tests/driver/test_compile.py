@@ -16,10 +16,10 @@ import sardonyx
 from sardonyx import ir
 from sardonyx.driver import CompileResult
 from sardonyx.errors import DataError
-from sardonyx.measure import PairedLatency, Session
 from sardonyx.passes.base import Pass, PassContext, PassResult
 from sardonyx.pipeline import CompileRecord, Recipe, available_passes
 from tests import models_for_tests as build
+from tests.timing_for_tests import decree
 
 QUICK = Recipe(timing_seconds=0.1, max_drop=0.2)
 
@@ -71,14 +71,10 @@ def test_every_quantized_value_has_a_reason(source: Path) -> None:
 
 
 def test_twice_the_same_model(source: Path, tmp_path: Path) -> None:
-    # Which candidate is faster may differ from run to run, so that both are compared, not the chosen one.
-    digests = []
-    for _ in range(2):
-        record = compiled(source).record
-        digests.append([(p.spec, p.stats, p.nodes, p.nbytes) for p in record.passes])
-    assert digests[0] == digests[1]
-    paths = [compiled(source, tmp_path / name, data=None).path for name in ("a", "b")]
-    assert sha256(paths[0]) == sha256(paths[1])  # type: ignore[arg-type]
+    results = [compiled(source, tmp_path / name) for name in ("a", "b")]
+    assert sha256(tmp_path / "a" / "model.onnx") == sha256(tmp_path / "b" / "model.onnx")
+    passes = [[(p.spec, p.stats, p.nodes, p.nbytes) for p in r.record.passes] for r in results]
+    assert passes[0] == passes[1]
 
 
 def test_sources_of_every_kind_give_the_same_model(source: Path) -> None:
@@ -174,13 +170,7 @@ def test_the_source_is_never_changed(source: Path) -> None:
 
 @pytest.fixture
 def int8_is_twice_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decides by decree what depends on the machine: the model with fewer bytes of weights is the faster one."""
-
-    def decree(a: Session, b: Session, feed: object, *, seconds: float) -> PairedLatency:
-        ratio = 2.0 if "quantized" in b.name else 1.0
-        return PairedLatency(ratio, ratio, ratio, 15, 1e-3, 1e-3 / ratio)
-
-    monkeypatch.setattr("sardonyx.driver.judge.paired_latency", decree)
+    decree(monkeypatch, quantized=2.0)
 
 
 @pytest.mark.usefixtures("int8_is_twice_as_fast")
