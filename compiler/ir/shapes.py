@@ -136,7 +136,7 @@ def _merge_value(value: oir.Value, info: onnx.TypeProto, merge: _Merge) -> None:
     if inferred is None:
         return
     declared = value.shape
-    merged = _merge_shapes(declared, inferred, keep_unnamed=value.is_graph_output())
+    merged = _merge_shapes(declared, inferred)
     if declared is None or tuple(declared) != tuple(merged):
         if declared is not None and _contradicts(declared, inferred):
             merge.corrected.append(value.name or "")
@@ -151,7 +151,7 @@ def _contradicts(declared: oir.Shape, inferred: oir.Shape) -> bool:
     )
 
 
-def _merge_shapes(declared: oir.Shape | None, inferred: oir.Shape, *, keep_unnamed: bool) -> oir.Shape:
+def _merge_shapes(declared: oir.Shape | None, inferred: oir.Shape) -> oir.Shape:
     if declared is None or len(declared) != len(inferred):
         declared = oir.Shape([None] * len(inferred))
     dims: list[int | oir.SymbolicDim | None] = []
@@ -161,7 +161,8 @@ def _merge_shapes(declared: oir.Shape | None, inferred: oir.Shape, *, keep_unnam
         elif isinstance(old, int) or old.value is not None:
             dims.append(old)
         else:
-            # Symbols that inference invents stay inside: they mean nothing to a user of the model.
-            invented = keep_unnamed and str(new.value).startswith(_GENERATED_DIM)
+            # Symbols that inference invents are not kept: another run invents the same names for other sizes, and a
+            # runtime that takes equal names for equal sizes would let values share memory that does not fit.
+            invented = str(new.value).startswith(_GENERATED_DIM)
             dims.append(None if invented else new)
     return oir.Shape(dims)

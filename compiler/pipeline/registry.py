@@ -10,6 +10,7 @@ from sardonyx.passes.base import Pass
 GROUP = "sardonyx.passes"
 
 _BUILT_IN = {
+    "choose-branches": "sardonyx.passes.folding.branches:ChooseBranches",
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",

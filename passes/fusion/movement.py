@@ -53,6 +53,52 @@ class MergeTransposes(Rule):
         return editor.op("Transpose", [found.values["x"]], [ir.AttrInt64s("perm", perm)])
 
 
+class MergeSlices(Rule):
+    """Slices along different axes are one Slice."""
+
+    name = "merge-slices"
+    summary = "Slice of a Slice along other axes becomes one"
+    pattern: ClassVar[Op] = Op(
+        "Slice",
+        Op("Slice", Var("x"), Const("starts"), Const("ends"), Const("axes"), name="inner", open_inputs=True),
+        *(Const(f"outer_{part}") for part in ("starts", "ends", "axes")),
+        open_inputs=True,
+    )
+
+    def check(self, found: Match, opset: int) -> str | None:
+        """Refuses slices that share an axis, steps that are not constant, and axes that cannot be compared."""
+        steps = [node.inputs[4] for node in (found.named["inner"], found.root) if len(node.inputs) > 4]
+        if any(value is not None and ir.constant_tensor(value) is None for value in steps):
+            return "the steps of a Slice are not constant"
+        axes = np.concatenate([found.constant("axes"), found.constant("outer_axes")])
+        shape = found.values["x"].shape
+        if np.any(axes < 0) and shape is None:
+            return "an axis counts from the back and the rank is unknown"
+        axes = axes if shape is None else axes % len(shape)
+        return None if len(set(axes.tolist())) == axes.size else "both slice the same axis"
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Builds one Slice with the parameters of both."""
+        inner = found.named["inner"]
+        name = f"{found.root.outputs[0].name}"
+        parts = {
+            part: np.concatenate([found.constant(part), found.constant(f"outer_{part}")]).astype(np.int64)
+            for part in ("starts", "ends", "axes")
+        }
+        parts["steps"] = np.concatenate([_steps(inner), _steps(found.root)])
+        constants = [editor.constant(f"{name}_{part}", array) for part, array in parts.items()]
+        return editor.op("Slice", [found.values["x"], *constants])
+
+
+def _steps(node: ir.Node) -> "np.typing.NDArray[np.int64]":
+    """Steps of a Slice with constant starts; 1 for each axis where there are none."""
+    value = node.inputs[4] if len(node.inputs) > 4 else None
+    tensor = ir.constant_tensor(value) if value is not None else None
+    starts = ir.constant_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+    size = 0 if starts is None else starts.size
+    return np.ones(size, np.int64) if tensor is None else tensor.numpy().astype(np.int64)
+
+
 class RemoveCast(Rule):
     """A Cast to the type that the value already has."""
 
@@ -89,4 +135,4 @@ class RemoveReshape(Rule):
         return found.values["x"]
 
 
-RULES = (MergeReshapes(), MergeTransposes(), RemoveCast(), RemoveReshape())
+RULES = (MergeReshapes(), MergeTransposes(), MergeSlices(), RemoveCast(), RemoveReshape())

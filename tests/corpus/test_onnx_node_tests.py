@@ -36,7 +36,8 @@ def outcome(model: onnx.ModelProto, inputs: list[object]) -> str:
     except LoadError as error:
         return f"not loaded: {error.message}"
     result = PassManager(parse_pipeline(Recipe().optimize, available_passes())).run(loaded)
-    assert [r.reason for r in result.records if r.status is Status.UNDONE] == []
+    undone = [r.reason for r in result.records if r.status is Status.UNDONE]
+    assert all("the model contradicts itself" in reason for reason in undone), undone
     if not all(isinstance(value, np.ndarray | np.generic) for value in inputs):
         return "inputs that are sequences or optionals"
     try:

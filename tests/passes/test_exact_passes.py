@@ -9,6 +9,7 @@ from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.cleanup.cleanup import Cleanup
+from sardonyx.passes.folding.branches import ChooseBranches
 from sardonyx.passes.folding.constants import FoldConstants
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
@@ -170,3 +171,47 @@ class TestFoldConstants(PassContract):
         for sign in (1, -1):
             feed = {"x": np.array([1.0, 2.0], np.float32) * sign}
             np.testing.assert_allclose(build.run(model, feed)[0], build.run(source, feed)[0], rtol=1e-6)
+
+
+class TestChooseBranches(PassContract):
+    instance = ChooseBranches()
+
+    def sources(self) -> list[onnx.ModelProto]:
+        def branch(name: str, op: str) -> onnx.GraphProto:
+            factor = helper.make_tensor("factor", onnx.TensorProto.FLOAT, [1], [2.0])
+            nodes = [node(op, ["image"], ["inner"]), node("Mul", ["inner", "factor"], [name])]
+            out = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            return helper.make_graph(nodes, name, [], [out], [factor])
+
+        def passing(name: str) -> onnx.GraphProto:
+            out = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            return helper.make_graph([node("Identity", ["image"], [name])], name, [], [out])
+
+        branches = {"then_branch": branch("t", "Exp"), "else_branch": branch("e", "Neg")}
+        found = []
+        for flag in (True, False):
+            nodes = [
+                node("If", ["flag"], ["first"], **branches),
+                node("If", ["flag"], ["second"], **branches),
+                node("Add", ["first", "second"], ["y"]),
+            ]
+            found.append(build.proto(nodes, {"image": [1, 3, 16, 16]}, {"y": None}, {"flag": np.array(flag)}))
+        ends = [node("If", ["flag"], ["y"], then_branch=passing("t"), else_branch=branches["else_branch"])]
+        found.append(build.proto(ends, {"image": [1, 3, 16, 16]}, {"y": None}, {"flag": np.array(True)}))
+        return [*super().sources(), *found]
+
+    def test_the_branch_takes_the_place_of_the_if(self) -> None:
+        taken, other, passed = (self.applied(source)[0] for source in self.sources()[-3:])
+        assert build.operators(taken) == ["Exp", "Mul", "Exp", "Mul", "Add"]
+        assert build.operators(other) == ["Neg", "Mul", "Neg", "Mul", "Add"]
+        assert build.operators(passed) == ["Identity"]
+
+    def test_a_condition_that_is_computed_stays(self) -> None:
+        out = helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [2])
+        branch = helper.make_graph([node("Neg", ["x"], ["b"])], "b", [], [out])
+        nodes = [
+            node("ReduceSum", ["x"], ["total"], keepdims=0),
+            node("Cast", ["total"], ["flag"], to=onnx.TensorProto.BOOL),
+            node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch),
+        ]
+        assert not self.instance.apply(build.model(nodes, {"x": [2]}, {"y": [2]}), NOTHING).modified

@@ -154,6 +154,20 @@ GOLDEN: dict[str, tuple[onnx.ModelProto, list[str], str]] = {
         ["Identity"],
         "merge-transposes",
     ),
+    "slices": (
+        image_model(
+            [
+                node("Slice", ["image", "two", "end", "axis2", "step"], ["s"]),
+                node("Slice", ["s", "two", "end", "axis3"], ["y"]),
+            ],
+            {
+                name: np.array([v], np.int64)
+                for name, v in {"two": 2, "end": 99, "axis2": 2, "axis3": -1, "step": 2}.items()
+            },
+        ),
+        ["Slice"],
+        "merge-slices",
+    ),
     "cast": (
         image_model([node("Cast", ["image"], ["c"], to=1), node("Exp", ["c"], ["y"])], {}),
         ["Exp"],
@@ -257,6 +271,11 @@ REFUSED = {
         [node("Reshape", ["image", "a"], ["r"]), node("Reshape", ["r", "b"], ["y"])],
         {"a": np.array([3, 256], np.int64), "b": np.array([0, 16, 16], np.int64)},
         "copies a dimension",
+    ),
+    "slices of one axis": (
+        [node("Slice", ["image", "one", "nine", "axis"], ["s"]), node("Slice", ["s", "one", "nine", "axis"], ["y"])],
+        {"one": np.array([1], np.int64), "nine": np.array([9], np.int64), "axis": np.array([2], np.int64)},
+        "both slice the same axis",
     ),
     "another slope": (
         [node("HardSigmoid", ["image"], ["h"]), node("Mul", ["h", "image"], ["y"])],

@@ -58,13 +58,16 @@ def _channelwise(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodePro
 def _there_and_back(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     """Reshapes, transposes and a cast that end where they began."""
     nodes = [
-        helper.make_node("Reshape", [a, "flat"], [f"{out}_r"]),
+        helper.make_node("Slice", [a, "none", "far", "axis2"], [f"{out}_s"]),
+        helper.make_node("Slice", [f"{out}_s", "none", "far", "axis3"], [f"{out}_z"]),
+        helper.make_node("Reshape", [f"{out}_z", "flat"], [f"{out}_r"]),
         helper.make_node("Transpose", [f"{out}_r"], [f"{out}_t"], perm=[1, 0]),
         helper.make_node("Cast", [f"{out}_t"], [f"{out}_f"], to=1),
         helper.make_node("Transpose", [f"{out}_f"], [f"{out}_u"], perm=[1, 0]),
         helper.make_node("Reshape", [f"{out}_u", "full"], [out]),
     ]
-    return nodes, {"flat": np.array([4, 36], np.int64), "full": np.array(SHAPE, np.int64)}
+    shapes = {"flat": [4, 36], "full": SHAPE, "none": [0], "far": [99], "axis2": [2], "axis3": [-1]}
+    return nodes, {name: np.array(value, np.int64) for name, value in shapes.items()}
 
 
 def _hard_swish(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
