@@ -31,7 +31,6 @@ class WeightSupport:
     """How a constant weight operand may be quantized.
 
     Attributes:
-        dtypes: Accepted integer types, preferred first.
         channel_axis: Axis of the per-channel scales; negative counts from the back; None: per-tensor only.
         transposed_axis: The axis instead, where the operator's attribute `transpose_attribute` is 1.
         transpose_attribute: For instance `transB` of Gemm.
@@ -39,7 +38,6 @@ class WeightSupport:
             other ranks are quantized per tensor.
     """
 
-    dtypes: tuple[DataType, ...]
     channel_axis: int | None = None
     transposed_axis: int | None = None
     transpose_attribute: str | None = None
@@ -110,7 +108,6 @@ class Capabilities:
         reduce_range: Whether weights must stay within 7 bits, because the machine's kernels saturate.
         min_opset: The oldest standard opset in which the target takes Q/DQ with per-channel scales.
         operators: Rows, by (domain, op_type).
-        domains: Operator domains the target knows besides the standard one.
         warnings: What a user of this machine must know, as sentences.
     """
 
@@ -120,7 +117,6 @@ class Capabilities:
     reduce_range: bool
     min_opset: int
     operators: Mapping[tuple[str, str], OpSupport]
-    domains: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sardonyx import ir
 from sardonyx.backends.base import Backend, LegalizeResult
-from sardonyx.backends.onnxruntime.table import capabilities
+from sardonyx.backends.onnxruntime.table import DOMAINS, capabilities
 from sardonyx.capabilities import Capabilities
 from sardonyx.measure import Machine, Session, SessionOptions
 
@@ -26,7 +26,7 @@ class OnnxRuntimeBackend(Backend):
 
     def legalize(self, model: ir.Model) -> LegalizeResult:
         """Names the operators that no kernel will run; their nodes are left as they are."""
-        known = {"", *self.known_domains(), *(function.domain for function in model.functions.values())}
+        known = {*DOMAINS, *(function.domain for function in model.functions.values())}
         refusals = tuple(
             f"{node.name or node.op_type}: the domain {node.domain!r} is not one that ONNX Runtime has kernels for; "
             "it loads only where a custom operator library is registered."
@@ -35,11 +35,6 @@ class OnnxRuntimeBackend(Backend):
             if node.domain not in known
         )
         return LegalizeResult(refusals=refusals)
-
-    @staticmethod
-    def known_domains() -> tuple[str, ...]:
-        """Operator domains that the CPU provider has kernels for, besides the standard one."""
-        return ("ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental")
 
     def load(self, source: str | os.PathLike[str] | bytes, *, threads: int = 1) -> Session:
         """Loads a model; see `Session` for the errors raised."""

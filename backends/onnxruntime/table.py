@@ -15,14 +15,15 @@ from sardonyx.measure import Machine
 MIN_OPSET = 13
 """QuantizeLinear and DequantizeLinear take an axis from opset 13."""
 
-_WEIGHT_TYPES = (DataType.INT8, DataType.UINT8)
+DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental")
+"""Operator domains that the CPU provider has kernels for."""
 
 COMPUTE = (
     OpSupport(
         "Conv",
         Role.COMPUTE,
         weight=1,
-        weight_support=WeightSupport(_WEIGHT_TYPES, channel_axis=0),
+        weight_support=WeightSupport(channel_axis=0),
         bias=2,
         note="QLinearConv exists only with a quantized output",
     ),
@@ -31,7 +32,7 @@ COMPUTE = (
         Role.COMPUTE,
         inputs=(0, 1),
         weight=1,
-        weight_support=WeightSupport(_WEIGHT_TYPES, channel_axis=-1, per_channel_ranks=(2,)),
+        weight_support=WeightSupport(channel_axis=-1, per_channel_ranks=(2,)),
         needs_quantized_output=False,
         note="QLinearMatMul, or MatMulIntegerToFloat where the output stays in float",
     ),
@@ -39,7 +40,7 @@ COMPUTE = (
         "Gemm",
         Role.COMPUTE,
         weight=1,
-        weight_support=WeightSupport(_WEIGHT_TYPES, channel_axis=1, transposed_axis=0, transpose_attribute="transB"),
+        weight_support=WeightSupport(channel_axis=1, transposed_axis=0, transpose_attribute="transB"),
         bias=2,
         needs_quantized_output=False,
         attributes={"alpha": 1.0, "beta": 1.0, "transA": 0},
@@ -115,6 +116,5 @@ def capabilities(machine: Machine) -> Capabilities:
         reduce_range=saturates,
         min_opset=MIN_OPSET,
         operators={(row.domain, row.op_type): row for row in _rows()},
-        domains=("com.microsoft", "ai.onnx.ml"),
         warnings=warnings,
     )

@@ -17,7 +17,6 @@ from sardonyx.measure import (
     Metric,
     Samples,
     Session,
-    SessionOptions,
     Split,
     describe_machine,
     load_metric,
@@ -143,15 +142,14 @@ class _Compiler:
 
     def _open_original(self) -> Session | None:
         """Loads the original in the runtime, as the user has it; repaired, where it does not load otherwise."""
-        options = SessionOptions(threads=self.recipe.threads)
         path = self.record.source.path
         if path is not None:
             try:
-                return Session(path, options=options)
+                return self.backend.load(path, threads=self.recipe.threads)
             except BackendError as error:
                 self.record.decide("load", "repaired original", f"the original does not load: {error.message}")
         try:
-            return Session(self._write(ORIGINAL, self.models[ORIGINAL]), options=options)
+            return self.backend.load(self._write(ORIGINAL, self.models[ORIGINAL]), threads=self.recipe.threads)
         except BackendError as error:
             self.record.decide("load", "unproven", error.message)
             return None

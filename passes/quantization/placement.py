@@ -107,12 +107,13 @@ class _Placer:
         return Placement(tuple(self._values()), tuple(self._weights()), integer_nodes, self.float_nodes)
 
     def _find_candidates(self) -> None:
-        opset = self.graph.opset_imports.get("", 0)
+        opset, needed = self.graph.opset_imports.get("", 0), self.capabilities.min_opset
+        too_old = f"the target takes Q/DQ from opset {needed}; the model has {opset}" if opset < needed else None
         for node in self.graph:
             row = self.capabilities.support(node.domain, node.op_type)
             if row is None:
                 continue
-            reason = unmet_condition(node, row, opset) or self._unusable_operand(node)
+            reason = too_old or unmet_condition(node, row, opset) or self._unusable_operand(node)
             if reason is None:
                 self.rows[node] = row
             elif row.role is Role.COMPUTE:

@@ -120,7 +120,3 @@ class QuantPlan:
             float_nodes=dict(data.get("float_nodes", {})),
             calibration=dict(data.get("calibration", {})),
         )
-
-    def of_kind(self, kind: PointKind) -> tuple[QuantPoint, ...]:
-        """Returns the points of one kind, in graph order."""
-        return tuple(p for p in self.points if p.kind is kind)

@@ -153,6 +153,13 @@ class TestPlacement:
         model = build.model([node("Relu", ["x"], ["y"])], {"x": [1, 4]}, {"y": [1, 4]})
         assert place(model, table()).values == ()
 
+    def test_an_opset_older_than_the_target_takes_stays_in_float(self) -> None:
+        model = optimized(build.cnn())
+        model.opset_imports[""] = 12
+        placement = place(model, table())
+        assert placement.values == ()
+        assert set(placement.float_nodes.values()) == {"the target takes Q/DQ from opset 13; the model has 12"}
+
     def test_a_follower_after_floats_stays_in_float(self) -> None:
         model = build.model([node("Exp", ["x"], ["e"]), node("Add", ["e", "x"], ["y"])], {"x": [1, 4]}, {"y": [1, 4]})
         assert place(model, table()).values == ()
