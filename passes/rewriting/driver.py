@@ -25,10 +25,12 @@ class Rewriting:
     Attributes:
         stats: How often each rule was applied.
         refusals: Matches that a rule's check refused, with the reason and the matched nodes.
+        domains: Domains of the nodes made, besides the standard one.
     """
 
     stats: Counter[str] = field(default_factory=Counter)
     refusals: list[Refusal] = field(default_factory=list)
+    domains: set[str] = field(default_factory=set)
 
 
 def rewrite_model(model: ir.Model, rules: Sequence[Rule]) -> Rewriting:
@@ -42,6 +44,8 @@ def rewrite_model(model: ir.Model, rules: Sequence[Rule]) -> Rewriting:
     opset = model.opset_imports.get("", 0)
     for graph in list(ir.all_graphs(model)):
         _GraphRewriter(graph, rules, names, opset, done).run()
+    for domain in done.domains:
+        model.opset_imports.setdefault(domain, 1)
     return done
 
 
@@ -53,7 +57,7 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
             if node.name != node_name:
                 continue
             for rule in rules:
-                if node.op_type in rule.pattern.op_types and not node.domain:
+                if node.op_type in rule.pattern.op_types and node.domain == rule.pattern.domain:
                     found = match(rule.pattern, node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
                     yield rule, reason or "nothing: it applies"
@@ -102,7 +106,7 @@ class _GraphRewriter:
 
     def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
         for rule in self.index.get(node.op_type, ()):
-            if node.domain or any(self.present.isdisjoint(wanted) for wanted in self.needs[rule.name]):
+            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule.name]):
                 continue
             found = match(rule.pattern, node)
             if isinstance(found, Mismatch):
@@ -122,20 +126,30 @@ class _GraphRewriter:
     def _apply(self, rule: Rule, found: Match) -> list[ir.Node]:
         """Rewrites a match and returns the nodes around it that are worth another look."""
         editor = Editor(self.graph, self.names, rule.name, found)
-        replacement = rule.rewrite(found, editor)
-        old = found.root.outputs[0]
-        if replacement is not old:
-            if old.is_graph_output() and not _may_be_output(replacement, self.graph):
-                replacement = editor.op("Identity", [replacement])
-            _replace(old, replacement)
+        rewritten = rule.rewrite(found, editor)
+        replacements = (rewritten,) if isinstance(rewritten, ir.Value) else tuple(rewritten)
+        for old, new in zip(tuple(found.root.outputs), replacements, strict=False):
+            self._exchange(old, new, editor)
         _remove_dead(self.graph, found)
         self.done.stats[rule.name] += 1
-        producer = replacement.producer()
-        if producer is not None:
-            self.present.add(producer.op_type)
-        around = [producer, *(use.node for use in replacement.uses())]
-        around += [v.producer() for v in (producer.inputs if producer is not None else ()) if v is not None]
-        return [node for node in around if node is not None]
+        self.done.domains.update(node.domain for node in editor.made if node.domain)
+        self.present.update(node.op_type for node in editor.made)
+        return _around((*editor.made, *(value.producer() for value in replacements)), replacements)
+
+    def _exchange(self, old: ir.Value, new: ir.Value, editor: Editor) -> None:
+        if new is old:
+            return
+        if old.is_graph_output() and not _may_be_output(new, self.graph):
+            new = editor.op("Identity", [new])
+        _replace(old, new)
+
+
+def _around(made: Sequence[ir.Node | None], values: Sequence[ir.Value]) -> list[ir.Node]:
+    """Nodes that may match now: new ones, what they read from, and what reads the replacements."""
+    nodes = [node for node in made if node is not None]
+    feeding = [v.producer() for node in nodes for v in node.inputs if v is not None]
+    using = [use.node for value in values for use in value.uses()]
+    return [node for node in (*nodes, *using, *feeding) if node is not None]
 
 
 def _may_be_output(value: ir.Value, graph: ir.Graph) -> bool:
@@ -159,11 +173,12 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
 
 
 def _remove_dead(graph: ir.Graph, found: Match) -> None:
-    """Removes the matched nodes that nothing needs any more, users before what they use."""
-    pending = list(found.nodes)
+    """Removes the matched nodes that nothing needs any more, and what only they needed."""
+    pending = deque(reversed(found.nodes))
     while pending:
-        dead = [n for n in pending if not any(v.uses() or v.is_graph_output() for v in n.outputs)]
-        if not dead:
-            return
-        graph.remove([node for node in dead if node.graph is graph], safe=True)
-        pending = [node for node in pending if node not in dead]
+        node = pending.popleft()
+        if node.graph is not graph or any(v.uses() or v.is_graph_output() for v in node.outputs):
+            continue
+        producers = dict.fromkeys(v.producer() for v in node.inputs if v is not None)
+        graph.remove(node, safe=True)
+        pending.extend(producer for producer in producers if producer is not None)

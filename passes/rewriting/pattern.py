@@ -40,11 +40,12 @@ class Op:
     """A node of one of some operators.
 
     Args:
-        op_type: Operator of the standard domain, or several: any of them.
+        op_type: Operator, or several: any of them.
         *inputs: What its inputs match; further inputs of the node must be absent, unless `open_inputs`.
         name: Name under which the node is found in the match.
         open_inputs: Whether the node may have more inputs than the pattern.
         attributes: Attribute values the node must have.
+        domain: Domain of the operators.
     """
 
     op_types: tuple[str, ...]
@@ -52,6 +53,7 @@ class Op:
     name: str
     open_inputs: bool
     attributes: tuple[tuple[str, Any], ...]
+    domain: str
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Op:
         name: str = "",
         open_inputs: bool = False,
         attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
     ) -> None:
         set_field = object.__setattr__  # the class is frozen; this is its constructor
         set_field(self, "op_types", (op_type,) if isinstance(op_type, str) else op_type)
@@ -67,9 +70,24 @@ class Op:
         set_field(self, "name", name)
         set_field(self, "open_inputs", open_inputs)
         set_field(self, "attributes", tuple((attributes or {}).items()))
+        set_field(self, "domain", domain)
 
 
-Pattern = Var | Const | Op
+@dataclass(frozen=True, init=False)
+class AnyOf:
+    """The first of several patterns that matches, with the rest of the pattern, is taken.
+
+    Args:
+        *patterns: The alternatives, tried in order.
+    """
+
+    patterns: "tuple[Pattern, ...]"
+
+    def __init__(self, *patterns: "Pattern") -> None:
+        object.__setattr__(self, "patterns", patterns)
+
+
+Pattern = Var | Const | Op | AnyOf
 
 
 @dataclass(frozen=True)
@@ -119,11 +137,13 @@ class _State:
 
 
 def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
-    """Yields, for each node of a pattern, the operators it may be: a graph that lacks all of one cannot match."""
+    """Yields sets of operators: a graph that lacks all operators of one of them cannot match."""
     if isinstance(pattern, Op):
         yield frozenset(pattern.op_types)
         for part in pattern.inputs:
             yield from operators(part)
+    elif isinstance(pattern, AnyOf) and all(isinstance(part, Op) for part in pattern.patterns):
+        yield frozenset().union(*(part.op_types for part in pattern.patterns if isinstance(part, Op)))
 
 
 def match(pattern: Op, node: ir.Node) -> Match | Mismatch:
@@ -161,7 +181,7 @@ class _Matcher:
 
     def node(self, pattern: Op, node: ir.Node, state: _State) -> Iterator[_State]:
         """Yields the ways in which a node matches."""
-        if node.domain or node.op_type not in pattern.op_types:
+        if node.domain != pattern.domain or node.op_type not in pattern.op_types:
             return self.note(f"{node.name} is {node.op_type}, not {' or '.join(pattern.op_types)}", node, state)
         for name, value in pattern.attributes:
             if ir.attribute(node, name, value) != value:
@@ -193,6 +213,10 @@ class _Matcher:
                 yield from self._value(part, value, node, state)
 
     def _value(self, part: Pattern, value: ir.Value, node: ir.Node, state: _State) -> Iterator[_State]:
+        if isinstance(part, AnyOf):
+            for alternative in part.patterns:
+                yield from self._value(alternative, value, node, state)
+            return None
         if isinstance(part, Op):
             producer = value.producer()
             if producer is None or producer.graph is not node.graph:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,8 +31,12 @@ class Rule(ABC):
         return None
 
     @abstractmethod
-    def rewrite(self, found: Match, editor: "Editor") -> ir.Value:
-        """Builds the replacement and returns the value that takes the place of the root's first output."""
+    def rewrite(self, found: Match, editor: "Editor") -> ir.Value | Sequence[ir.Value]:
+        """Builds the replacement.
+
+        Returns:
+            What takes the place of the root's first output, or one value for each of the root's outputs.
+        """
 
 
 @dataclass
@@ -44,21 +48,40 @@ class Editor:
         names: Gives names that nothing in the model has.
         rule: The rule's name, noted in the nodes made.
         found: The match; new nodes are put before its root and remember its nodes.
+        made: The nodes made so far.
     """
 
     graph: ir.Graph
     names: ir.NameAuthority
     rule: str
     found: Match
+    made: list[ir.Node] = field(default_factory=list)
 
-    def op(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Sequence[ir.Attr] = ()) -> ir.Value:
-        """Adds a node of the standard domain with one output and returns that output."""
+    def op(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Sequence[ir.Attr] = (), *, domain: str = ""
+    ) -> ir.Value:
+        """Adds a node with one output and returns that output."""
+        return self.node(op_type, inputs, attributes, domain=domain)[0]
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Sequence[ir.Attr] = (),
+        *,
+        outputs: int = 1,
+        domain: str = "",
+    ) -> Sequence[ir.Value]:
+        """Adds a node and returns its outputs."""
         root = self.found.root
-        node = ir.Node("", op_type, list(inputs), attributes, name=self.names.node(f"{root.name}_{self.rule}"))
-        node.outputs[0].name = self.names.value(f"{root.outputs[0].name}_{self.rule}")
+        name = self.names.node(f"{root.name}_{self.rule}")
+        node = ir.Node(domain, op_type, list(inputs), attributes, num_outputs=outputs, name=name)
+        for output in node.outputs:
+            output.name = self.names.value(f"{root.outputs[0].name}_{self.rule}")
         mark(node, self.rule, *(n.name for n in self.found.nodes))
         self.graph.insert_before(root, node)
-        return node.outputs[0]
+        self.made.append(node)
+        return node.outputs
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
