@@ -38,8 +38,14 @@ def root_graphs(model: oir.Model) -> Iterator[oir.Graph]:
 def all_graphs(model: oir.Model) -> Iterator[oir.Graph]:
     """Yields the main graph, the functions' graphs, and all their subgraphs, outer before inner."""
     for root in root_graphs(model):
-        yield root
-        yield from root.subgraphs()
+        yield from _with_subgraphs(root)
+
+
+def _with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
+    yield graph
+    for node in graph:
+        for subgraph in node_subgraphs(node):
+            yield from _with_subgraphs(subgraph)
 
 
 def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
