@@ -67,7 +67,7 @@ def explain(source: Path, node: str) -> Explanation:
     passes = parse_pipeline(recipe.optimize, available_passes())
     manager = PassManager(passes, context=PassContext(capabilities), hook=follower)
     optimized = manager.run(model).model
-    ir.infer_shapes(optimized)
+    ir.ensure_shapes(optimized)
     placement = place(optimized, capabilities)
     last = None if follower.current is None else _find(optimized, follower.current)
     integers = "it is no longer in the optimized model"

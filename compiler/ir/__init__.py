@@ -57,7 +57,7 @@ from sardonyx.ir.graphs import (
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.repair import Repair
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
-from sardonyx.ir.shapes import ShapeReport, infer_shapes
+from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
 from sardonyx.ir.verify import Violation, require_valid, verify
@@ -109,6 +109,7 @@ __all__ = [
     "constant_tensor",
     "convenience",
     "digest",
+    "ensure_shapes",
     "evaluate_node",
     "file_sha256",
     "from_text",

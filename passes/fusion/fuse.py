@@ -37,6 +37,6 @@ class Fuse(Pass):
         Raises:
             PassError: If rules undo each other.
         """
-        ir.infer_shapes(model)
+        ir.ensure_shapes(model)
         done = rewrite_model(model, [rule for rule in RULES if rule.name not in self.disable])
         return PassResult(model, bool(done.stats), dict(done.stats), tuple(done.refusals))

@@ -54,7 +54,7 @@ class QuantizeStatic(Pass):
         """Returns the plan for a model without changing it. See `apply` for the errors raised."""
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
-        ir.infer_shapes(model)
+        ir.ensure_shapes(model)
         placement, observed = self._observe(model, context, context.capabilities)
         chosen = choose(model, placement, observed.ranges, context.capabilities)
         return QuantPlan(
