@@ -115,8 +115,7 @@ class PassManager:
         try:
             result = self._apply(instance, model)
             ir.require_valid(result.model)
-            if _interface(result.model) != interface:  # the model's users and the judge rely on the names
-                raise PassError("It changed the names or the order of the model's inputs or outputs.")
+            _require_interface(interface, result.model)
             seconds = time.perf_counter() - start
             record = _record(instance, size, result, seconds)
             if self.hook is not None:
@@ -135,6 +134,12 @@ class PassManager:
             return instance.apply(model, self.context)
         result = instance(model)
         return PassResult(result.model, result.modified)
+
+
+def _require_interface(before: tuple[list[str | None], list[str | None]], after: ir.Model) -> None:
+    """Refuses a change of the names of inputs and outputs, on which the model's users and the judge rely."""
+    if _interface(after) != before:
+        raise PassError("It changed the names or the order of the model's inputs or outputs.")
 
 
 def _interface(model: ir.Model) -> tuple[list[str | None], list[str | None]]:
