@@ -65,12 +65,14 @@ class Placement:
         values: Activations to quantize, in graph order.
         weights: Weights to quantize, in graph order.
         integer_nodes: Names of the nodes that run as integers, in graph order; absorbed clamps among them.
+        compute_nodes: Those of them whose role is COMPUTE.
         float_nodes: Reason by node name for nodes in the target's table that stay in float.
     """
 
     values: tuple[PlacedValue, ...]
     weights: tuple[PlacedWeight, ...]
     integer_nodes: tuple[str, ...] = ()
+    compute_nodes: tuple[str, ...] = ()
     float_nodes: dict[str, str] = field(default_factory=dict)
 
     def observed(self) -> tuple[str, ...]:
@@ -115,8 +117,14 @@ class _Placer:
         self._find_candidates()
         self._spread()
         self._give_back()
-        integer_nodes = tuple(_name(node) for node in self.graph if node in self.integer)
-        return Placement(tuple(self._values()), tuple(self._weights()), integer_nodes, self.float_nodes)
+        integer = [node for node in self.graph if node in self.integer]
+        return Placement(
+            values=tuple(self._values()),
+            weights=tuple(self._weights()),
+            integer_nodes=tuple(map(_name, integer)),
+            compute_nodes=tuple(_name(node) for node in integer if self._is_compute(node)),
+            float_nodes=self.float_nodes,
+        )
 
     def _find_candidates(self) -> None:
         opset, needed = self.graph.opset_imports.get("", 0), self.capabilities.min_opset

@@ -26,8 +26,14 @@ def select(model: ir.Model, patterns: Sequence[str]) -> Mapping[str, str]:
         SpecError: If a pattern selects nothing: most often a name is misspelt.
     """
     selected: dict[str, str] = {}
+    nodes = [node for graph in ir.all_graphs(model) for node in graph] if patterns else []
+    by_name: dict[str, list[ir.Node]] = {}
+    for node in nodes:
+        for name in (node.name or "", *sources(node)):
+            by_name.setdefault(name, []).append(node)
     for pattern in patterns:
-        names = [node.name or "" for node in _select(model, pattern)]
+        found = by_name.get(pattern) or _select(nodes, pattern)
+        names = [node.name or "" for node in found]
         if not names:
             raise SpecError(
                 f"The pattern {pattern!r} matches no node of the model.",
@@ -39,8 +45,7 @@ def select(model: ir.Model, patterns: Sequence[str]) -> Mapping[str, str]:
     return selected
 
 
-def _select(model: ir.Model, pattern: str) -> Iterable[ir.Node]:
-    nodes = [node for graph in ir.all_graphs(model) for node in graph]
+def _select(nodes: Sequence[ir.Node], pattern: str) -> Iterable[ir.Node]:
     if pattern.startswith(OPERATOR):
         operator = pattern.removeprefix(OPERATOR)
         return [node for node in nodes if operator in (node.op_type, f"{node.domain}::{node.op_type}")]

@@ -66,6 +66,7 @@ class QuantizeStatic(Pass):
         return QuantPlan(
             target=context.capabilities.target,
             points=chosen.points,
+            compute_nodes=placement.compute_nodes,
             float_nodes=placement.float_nodes,
             calibration={
                 "method": self.calibrator,
