@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Refusal
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, match, operators
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
 REWRITES_PER_NODE = 8
@@ -58,7 +58,7 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 continue
             for rule in rules:
                 if node.op_type in rule.pattern.op_types and node.domain == rule.pattern.domain:
-                    found = match(rule.pattern, node)
+                    found = rule.find(node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
                     yield rule, reason or "nothing: it applies"
 
@@ -108,7 +108,7 @@ class _GraphRewriter:
         for rule in self.index.get(node.op_type, ()):
             if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule.name]):
                 continue
-            found = match(rule.pattern, node)
+            found = rule.find(node)
             if isinstance(found, Mismatch):
                 continue
             reason = rule.check(found, self.opset)

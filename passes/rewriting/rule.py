@@ -1,7 +1,7 @@
 """What a rule is: a pattern, a check with reasons, and a rewrite."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.passes.provenance import mark
-from sardonyx.passes.rewriting.pattern import Match, Op
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, Op, match
 
 
 class Rule(ABC):
@@ -25,6 +25,10 @@ class Rule(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     pattern: ClassVar[Op]
+
+    def find(self, node: ir.Node) -> Match | Mismatch:
+        """Matches the pattern at a node. What a rule leaves out here is no refusal: it was never asked for."""
+        return match(self.pattern, node)
 
     def check(self, found: Match, opset: int) -> str | None:
         """Returns why a match must not be rewritten, as a sentence, or None."""
@@ -86,3 +90,9 @@ class Editor:
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
         return ir.add_initializer(self.graph, self.names.value(name), np.ascontiguousarray(array))
+
+    def lazy_constant(
+        self, name: str, dtype: ir.DataType, shape: tuple[int, ...], compute: "Callable[[], npt.NDArray[Any]]"
+    ) -> ir.Value:
+        """Adds an initializer that is computed when it is read, where it is large: see `ir.lazy_initializer`."""
+        return ir.lazy_initializer(self.graph, self.names.value(name), dtype, shape, compute)
