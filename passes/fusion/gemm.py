@@ -25,7 +25,19 @@ def _matrices_obstacle(*values: ir.Value | None) -> str | None:
     return None
 
 
-class MatMulAddToGemm(Rule):
+class _OfMatrices(Rule):
+    """A rule for products of matrices: operands of another rank were never meant."""
+
+    def find(self, node: ir.Node) -> Match | Mismatch:
+        """Leaves out operands that are known to have another rank than 2."""
+        found = super().find(node)
+        for value in (found.values["a"], found.values["b"]) if isinstance(found, Match) else ():
+            if value.shape is not None and len(value.shape) != 2:
+                return Mismatch(f"{value.name} has rank {len(value.shape)}, not 2", node.name or "", 1)
+        return found
+
+
+class MatMulAddToGemm(_OfMatrices):
     """Gemm is a product of matrices and the sum with a bias, in one node."""
 
     name = "matmul-add-to-gemm"
@@ -54,7 +66,7 @@ class MatMulAddToGemm(Rule):
         return editor.op("Gemm", [found.values["a"], found.values["b"], bias])
 
 
-class _TransposeIntoGemm(Rule):
+class _TransposeIntoGemm(_OfMatrices):
     """Gemm reads either operand transposed."""
 
     flag: ClassVar[str]

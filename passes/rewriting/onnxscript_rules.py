@@ -77,7 +77,9 @@ def _rules(source: Any) -> Iterator["RewriteRule"]:
         for part in source:
             yield from _rules(part)
     else:
-        raise SpecError(f"An object of type {type(source).__name__} holds no onnxscript rules.", remedy=f"Name {_KINDS}.")
+        raise SpecError(
+            f"An object of type {type(source).__name__} holds no onnxscript rules.", remedy=f"Name {_KINDS}."
+        )
 
 
 def _kebab(name: str) -> str:

@@ -346,6 +346,7 @@ PRODUCTS = {
 GOLDEN = {**AFTER, **BEFORE, **PADDING, **PRODUCTS}
 
 HALF = node("Cast", ["x"], ["h"], to=10)
+MATMUL_OF_R, ADD = node("MatMul", ["r", "w"], ["c"]), node("Add", ["c", "b"], ["y"])
 PADDED = node("Pad", ["x", "p"], ["q"])
 REFUSED: dict[str, tuple[Case, str]] = {
     "training": (
@@ -498,9 +499,13 @@ REFUSED: dict[str, tuple[Case, str]] = {
         ),
         "as large as the window",
     ),
-    "tokens": (
-        Case([MATMUL, node("Add", ["c", "b"], ["y"])], TOKENS, MATRIX),
-        "is not known to be a matrix",
+    "matrix of unknown rank": (
+        Case(
+            [node("Cast", ["s"], ["i"], to=7), node("Reshape", ["x", "i"], ["r"]), MATMUL_OF_R, ADD],
+            {"x": ["N", "L", 6], "s": ["R"]},
+            MATRIX,
+        ),
+        "r is not known to be a matrix",
     ),
     "bias that widens": (
         Case([MATMUL, node("Add", ["c", "b"], ["y"])], ROWS, {"w": MATRIX["w"], "b": build.weights(3, 1, 5)}),

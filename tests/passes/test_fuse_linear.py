@@ -6,10 +6,11 @@ import pytest
 
 from sardonyx import ir
 from sardonyx.passes.base import PassContext, PassResult
-from sardonyx.passes.fusion.fuse import Fuse
+from sardonyx.passes.fusion.fuse import RULES, Fuse
+from sardonyx.passes.rewriting.driver import near_misses
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
-from tests.passes.linear_cases import GOLDEN, REFUSED
+from tests.passes.linear_cases import GOLDEN, REFUSED, node
 
 SIZES = ({"N": 1, "H": 5, "L": 4}, {"N": 3, "H": 8, "L": 7}, {"N": 2, "H": 9, "L": 4})
 
@@ -56,6 +57,15 @@ def test_refusals_say_why(case: str) -> None:
     assert not result.modified
     assert any(reason in refusal.reason for refusal in result.refusals), [r.reason for r in result.refusals]
     assert build.operators(model) == [n.op_type for n in source.nodes]
+
+
+def test_higher_ranks_were_never_meant() -> None:
+    nodes = [node("MatMul", ["x", "w"], ["c"]), node("Add", ["c", "b"], ["y"], name="add")]
+    source = build.proto(nodes, {"x": ["N", "L", 6]}, {"y": None}, {"w": build.weights(6, 5), "b": build.weights(5)})
+    model, result = fuse(source)
+    assert (result.modified, result.refusals) == (False, ())
+    reasons = {rule.name: reason for rule, reason in near_misses(model, RULES, "add")}
+    assert reasons["matmul-add-to-gemm"] == "x has rank 3, not 2"
 
 
 class TestFuseLinear(PassContract):
