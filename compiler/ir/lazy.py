@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as oir
 
 from sardonyx.ir.graphs import add_initializer
-from sardonyx.ir.tensors import read_bytes
+from sardonyx.ir.tensors import read_chunks
 
 Array = npt.NDArray[Any]
 
@@ -64,4 +64,8 @@ def read_array(tensor: oir.TensorProtocol) -> Array:
     if not isinstance(tensor, oir.ExternalTensor) or tensor.dtype.bitwidth < 8:
         return tensor.numpy()
     stored = np.dtype(tensor.dtype.numpy()).newbyteorder("<")  # ONNX stores little endian
-    return np.frombuffer(read_bytes(tensor), stored).reshape(tensor.shape.numpy())
+    buffer, position = np.empty(tensor.nbytes, np.uint8), 0
+    for chunk in read_chunks(tensor):
+        buffer[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        position += len(chunk)
+    return buffer.view(stored).reshape(tensor.shape.numpy())

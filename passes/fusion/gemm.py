@@ -11,8 +11,8 @@ from sardonyx.passes.fusion.linear import copy_obstacle, like, linear_of, scaled
 from sardonyx.passes.rewriting.pattern import Const, Match, Mismatch, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
-PRODUCT_BYTES = 64 << 20
-"""The product of two constant matrices is computed up to this size."""
+PRODUCT_BYTES = 4 << 20
+"""The product of two constant matrices is computed up to this size: a square one then takes about a second."""
 
 
 def _matrices_obstacle(*values: ir.Value | None) -> str | None:
@@ -229,11 +229,12 @@ class MergeMatMuls(Rule):
         if first is None or second is None:
             return f"{a.name} or {b.name} is not constant"
         size = int(first.shape.numpy()[0] * second.shape.numpy()[1] * first.dtype.itemsize)
-        shared = any(use.node not in found.nodes for value in (a, b) for use in value.uses())
-        if shared or size >= first.nbytes + second.nbytes or size > PRODUCT_BYTES:
-            return (
-                f"the product of {a.name} and {b.name} would take {size} bytes more beside what others use, or as many"
-            )
+        if any(use.node not in found.nodes for value in (a, b) for use in value.uses()):
+            return f"other nodes use {a.name} or {b.name} too, and their product would stand beside them"
+        if size >= first.nbytes + second.nbytes:
+            return f"the product of {a.name} and {b.name} would take {size} bytes, no fewer than both"
+        if size > PRODUCT_BYTES:
+            return f"the product of {a.name} and {b.name} takes {size} bytes, above the budget"
         return None
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:

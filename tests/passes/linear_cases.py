@@ -525,7 +525,28 @@ REFUSED: dict[str, tuple[Case, str]] = {
     ),
     "matmuls that would grow": (
         Case([MATMUL, node("MatMul", ["c", "v"], ["y"])], TOKENS, {"w": build.weights(6, 2), "v": build.weights(2, 8)}),
-        "would take 192 bytes",
+        "would take 192 bytes, no fewer than both",
+    ),
+    "matmuls whose matrix others use": (
+        Case(
+            [
+                node("MatMul", ["x", "w"], ["c"]),
+                node("MatMul", ["c", "v"], ["d"]),
+                node("ReduceSum", ["v"], ["s"], keepdims=0),
+                node("Add", ["d", "s"], ["y"]),
+            ],
+            TOKENS,
+            {"w": build.weights(6, 3), "v": np.eye(3, dtype=np.float32)},
+        ),
+        "other nodes use",
+    ),
+    "matmuls above the budget": (
+        Case(
+            [MATMUL, node("MatMul", ["c", "v"], ["y"])],
+            {"x": ["N", 1100]},
+            {"w": np.zeros((1100, 1100), np.float32), "v": np.zeros((1100, 1100), np.float32)},
+        ),
+        "above the budget",
     ),
     "sum and product": (
         Case([node("Add", ["x", "k"], ["a"]), node("Mul", ["a", "k"], ["y"])], IMAGE, {"k": np.float32(2)}),

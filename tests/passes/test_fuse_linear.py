@@ -1,16 +1,19 @@
 """The rules for linear operators: what becomes what, that the function stays at every size, why a match is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
 from sardonyx import ir
+from sardonyx.measure import measure_peak, peak_rss
 from sardonyx.passes.base import PassContext, PassResult
 from sardonyx.passes.fusion.fuse import RULES, Fuse
 from sardonyx.passes.rewriting.driver import near_misses
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
-from tests.passes.linear_cases import GOLDEN, REFUSED, node
+from tests.passes.linear_cases import GOLDEN, REFUSED, bn, node, norm
 
 SIZES = ({"N": 1, "H": 5, "L": 4}, {"N": 3, "H": 8, "L": 7}, {"N": 2, "H": 9, "L": 4})
 
@@ -66,6 +69,64 @@ def test_higher_ranks_were_never_meant() -> None:
     assert (result.modified, result.refusals) == (False, ())
     reasons = {rule.name: reason for rule, reason in near_misses(model, RULES, "add")}
     assert reasons["matmul-add-to-gemm"] == "x has rank 3, not 2"
+
+
+SIDE = 2048  # a weight of 16 MiB
+LAYERS = 9
+
+
+def write_model_of_large_weights(path: Path) -> None:
+    """A chain of Gemm and BatchNormalization, MatMul and Mul, Div and MatMul; the weights are one sparse file."""
+    external = {f"w{i}": i * 4 * SIDE * SIDE for i in range(LAYERS)}
+    nodes, last = [], "x"
+    for i in range(0, LAYERS, 3):
+        nodes += [
+            *(node("Gemm", [last, f"w{i}"], [f"g{i}"]), bn(f"g{i}", f"n{i}"), node("Relu", [f"n{i}"], [f"r{i}"])),
+            *(node("MatMul", [f"r{i}", f"w{i + 1}"], [f"m{i}"]), node("Mul", [f"m{i}", "k"], [f"s{i}"])),
+            *(node("Sin", [f"s{i}"], [f"t{i}"]), node("Div", [f"t{i}", "k"], [f"d{i}"])),
+            node("MatMul", [f"d{i}", f"w{i + 2}"], [f"y{i}"]),
+        ]
+        last = f"y{i}"
+    proto = build.proto(nodes, {"x": ["N", SIDE]}, {last: None}, {**norm(SIDE), "k": build.weights(SIDE) + 3})
+    for name, offset in external.items():
+        tensor = proto.graph.initializer.add(name=name, data_type=onnx.TensorProto.FLOAT, dims=[SIDE, SIDE])
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in {"location": "weights.bin", "offset": offset, "length": 4 * SIDE * SIDE}.items():
+            tensor.external_data.add(key=key, value=str(value))
+    onnx.save(proto, path)
+    with (path.parent / "weights.bin").open("wb") as file:
+        file.truncate(LAYERS * 4 * SIDE * SIDE)
+
+
+def fuse_and_save(path: str, written: str) -> None:
+    """Runs in a process of its own, whose peak before is what importing took."""
+    before = peak_rss()
+    model = ir.load(path).model
+    result = Fuse().apply(model, PassContext())
+    assert result.stats == {"fuse-batch-norm": 3, "scale-matmul": 3, "fold-input-map": 3}
+    ir.save(model, written, external_data=True)
+    held = (peak_rss() - before) / (4 * SIDE * SIDE)
+    assert held < 4.5, f"{held:.1f} weights of {LAYERS}"  # one read, one made, one written, and the last one's bytes
+
+
+def test_large_weights_are_scaled_one_at_a_time_while_saving(tmp_path: Path) -> None:
+    source, written = tmp_path / "model.onnx", tmp_path / "fused.onnx"
+    write_model_of_large_weights(source)
+    measure_peak(fuse_and_save, str(source), str(written))
+    assert (tmp_path / "fused.onnx.data").stat().st_size > 4 * SIDE * SIDE * LAYERS
+
+
+def test_lazy_weights_are_the_same_bytes_every_time(tmp_path: Path) -> None:
+    nodes = [node("Gemm", ["x", "w"], ["g"]), bn("g", "y")]
+    source = build.proto(nodes, {"x": ["N", 600]}, {"y": None}, {"w": build.weights(600, 512), **norm(512)})
+    model, _ = fuse(source)
+    weight = next(v.const_value for v in model.graph.initializers.values() if v.name == "w_fused")
+    assert isinstance(weight, ir.LazyTensor)
+    assert weight.tobytes() == weight.tobytes() == fuse(source)[0].graph.initializers["w_fused"].const_value.tobytes()
+    ir.save(model, tmp_path / "model.onnx")
+    assert ir.digest(ir.load(tmp_path / "model.onnx").model) == ir.digest(model)
+    feed = {"x": build.weights(2, 600)}
+    np.testing.assert_allclose(build.run(model, feed)[0], build.run(source, feed)[0], rtol=1e-4, atol=1e-4)
 
 
 class TestFuseLinear(PassContract):
