@@ -157,9 +157,10 @@ def _bias_obstacle(linear: Linear) -> str | None:
         return reason
     tensor = ir.constant_tensor(linear.bias)
     dims = () if tensor is None else tuple(tensor.shape.numpy())
-    rank = len(linear.shape)
+    product = linear.node.outputs[0].shape
+    rank = 1 if product is None else len(product)
     channels = linear.output.channels(linear.shape)
-    fits = all(dim == 1 for dim in dims[:-1]) and (not dims or dims[-1] in (1, channels)) and len(dims) <= max(rank, 1)
+    fits = all(dim == 1 for dim in dims[:-1]) and (not dims or dims[-1] in (1, channels)) and len(dims) <= rank
     return None if fits else f"the bias {linear.bias.name} of {linear.node.name} has shape {list(dims)}"
 
 

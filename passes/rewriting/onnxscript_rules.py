@@ -43,6 +43,8 @@ class OnnxscriptMatch(Match):
 def adapt_rules(source: object, model: ir.Model) -> list[Rule]:
     """Returns onnxscript rules as rules for our driver, bound to the model they will be applied to.
 
+    As before onnxscript's own rewriting, the values of Constant nodes get their `const_value`.
+
     Args:
         source: A RewriteRule, RewriteRuleSet, RewritePass, subclass of RewriteRuleClassBase, or a sequence of those.
         model: The model; the rules' own methods take it.
@@ -57,6 +59,8 @@ def adapt_rules(source: object, model: ir.Model) -> list[Rule]:
         name = _kebab(str(rule.name or "onnxscript-rule"))
         taken[name] = taken.get(name, 0) + 1
         adapted.append(_adapted(rule, name if taken[name] == 1 else f"{name}-{taken[name]}", model))
+    for graph in ir.all_graphs(model):
+        _propagate_constants(graph)
     return adapted
 
 
@@ -122,13 +126,14 @@ class _OnnxscriptRule(Rule):
 
     @contextmanager
     def at_work(self, graph: ir.Graph) -> Iterator[None]:
-        """Propagates the constants of the graph, as onnxscript does, and lets the rule prepare and clean up."""
-        _propagate_constants(graph)
+        """Lets the rule prepare and clean up."""
         if self._rule.graph_pre_visitor is not None:
             self._rule.graph_pre_visitor()
-        yield
-        if self._rule.graph_post_visitor is not None:
-            self._rule.graph_post_visitor()
+        try:
+            yield
+        finally:
+            if self._rule.graph_post_visitor is not None:
+                self._rule.graph_post_visitor()
 
     def find(self, node: ir.Node) -> Match | Mismatch:
         """Runs the rule's matcher and condition."""

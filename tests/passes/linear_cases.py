@@ -413,6 +413,14 @@ REFUSED: dict[str, tuple[Case, str]] = {
         ),
         "the bias b of",
     ),
+    "bias that adds an axis": (
+        Case(
+            [MATMUL, node("Add", ["c", "b"], ["a"]), node("Mul", ["a", "k"], ["y"])],
+            {"x": [6]},
+            {"w": MATRIX["w"], "b": build.weights(1, 5), "k": np.float32(2)},
+        ),
+        "the bias b of",
+    ),
     "large shared weight": (
         Case(
             [MATMUL, node("Mul", ["c", "k"], ["m"]), node("MatMul", ["x", "w"], ["d"]), node("Add", ["m", "d"], ["y"])],

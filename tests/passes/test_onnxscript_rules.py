@@ -1,5 +1,8 @@
 """Rules of onnxscript under our driver: used as they are, with our names, reasons and provenance."""
 
+import sys
+from typing import ClassVar
+
 import numpy as np
 import onnx
 import pytest
@@ -208,6 +211,38 @@ def test_what_cannot_run_here_is_refused() -> None:
         adapt_rules(TO_FUNCTION, model)
     with pytest.raises(SpecError, match="type int holds no onnxscript rules"):
         adapt_rules([NEG_NEG, NOTHING], model)
+
+
+def test_without_onnxscript_the_remedy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript.rewriter", None)
+    with pytest.raises(SpecError, match="need onnxscript") as caught:
+        adapt_rules(NEG_NEG, ir.load(chain("Exp")).model)
+    assert "sardonyx[onnxscript]" in caught.value.remedy
+
+
+class CountsGraphs(RewriteRuleClassBase):
+    """Keeps state for each graph, which its methods set up and clean up."""
+
+    calls: ClassVar[list[str]] = []
+
+    def setup(self):
+        self.calls.append("setup")
+
+    def cleanup(self):
+        self.calls.append("cleanup")
+
+    def pattern(self, op, x):
+        return op.Exp(x)
+
+    def rewrite(self, op, x):
+        self.calls.append("rewrite")
+        return op.Sin(x)
+
+
+def test_rules_prepare_and_clean_up() -> None:
+    CountsGraphs.calls.clear()
+    rewritten(chain("Exp"), CountsGraphs)
+    assert CountsGraphs.calls == ["setup", "rewrite", "cleanup"]
 
 
 def test_rules_of_one_name_are_numbered() -> None:
