@@ -35,13 +35,13 @@ from sardonyx.passes.fusion.linear import (
     response,
     scaled_weight,
 )
-from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Pattern, Var
+from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Mismatch, Op, Pattern, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
 _NORM_CONSTANTS = tuple(Const(name) for name in ("gamma", "beta", "mean", "variance"))
 _WEIGHTED = Op(WEIGHTED, Var("x"), Var("weight"), name="linear", open_inputs=True)
 _BIASED = biased_matmul(Var("x"))
-_MATMUL = Op("MatMul", Var("x"), Var("weight"), name="linear")
+_MATMUL = Op("MatMul", Var("x"), Const("weight"), name="linear")
 
 
 def _behind_moves(*linears: Op) -> AnyOf:
@@ -283,8 +283,16 @@ class MergeConstants(Rule):
         Const("outer"),
     )
 
+    def find(self, node: ir.Node) -> Match | Mismatch:
+        """Leaves out a sum of a product, and a product of a sum."""
+        found = super().find(node)
+        if isinstance(found, Match) and (found.named["first"].op_type in _SUMS) != (node.op_type in _SUMS):
+            first = found.named["first"]
+            return Mismatch(f"{first.name} is {first.op_type}, {node.name} is {node.op_type}", node.name or "", 2)
+        return found
+
     def check(self, found: Match, opset: int) -> str | None:
-        """Refuses mixtures of sums and products, other types, and results that are larger or not finite."""
+        """Refuses other types, and results that are larger or not finite."""
         merged = self._merged(found)
         return merged if isinstance(merged, str) else None
 
@@ -300,8 +308,6 @@ class MergeConstants(Rule):
     @staticmethod
     def _merged(found: Match) -> Float64Array | str:
         first, inner, outer = found.named["first"], found.values["inner"], found.values["outer"]
-        if (first.op_type in _SUMS) != (found.root.op_type in _SUMS):
-            return f"{first.name} is {first.op_type} and {found.root.name} is {found.root.op_type}"
         reason = constant_obstacle(inner) or constant_obstacle(outer)
         if reason is not None:
             return reason

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.passes.fusion.affine import Float64Array, constant_obstacle, float64
-from sardonyx.passes.rewriting.pattern import Const, Match, Op, Var
+from sardonyx.passes.rewriting.pattern import Const, Match, Op, Pattern
 from sardonyx.passes.rewriting.rule import Editor
 
 NO_PADS: tuple[int, ...] = ()
@@ -122,9 +122,9 @@ class Linear:
         return np.dtype(self.tensor.dtype.numpy())
 
 
-def biased_matmul(x: Any) -> Op:
-    """The pattern of a MatMul with its bias."""
-    return Op("Add", Op("MatMul", x, Var("weight"), name="linear"), Const("bias"), name="bias_add")
+def biased_matmul(x: Pattern) -> Op:
+    """The pattern of a MatMul by a constant, with its bias."""
+    return Op("Add", Op("MatMul", x, Const("weight"), name="linear"), Const("bias"), name="bias_add")
 
 
 def linear_of(found: Match) -> Linear | str:

@@ -62,13 +62,28 @@ def test_refusals_say_why(case: str) -> None:
     assert build.operators(model) == [n.op_type for n in source.nodes]
 
 
-def test_higher_ranks_were_never_meant() -> None:
-    nodes = [node("MatMul", ["x", "w"], ["c"]), node("Add", ["c", "b"], ["y"], name="add")]
-    source = build.proto(nodes, {"x": ["N", "L", 6]}, {"y": None}, {"w": build.weights(6, 5), "b": build.weights(5)})
-    model, result = fuse(source)
+@pytest.mark.parametrize(
+    ("op", "rule", "reason"),
+    [
+        ("Add", "matmul-add-to-gemm", "x has rank 3, not 2"),
+        ("Div", "scale-matmul", "z is not a constant"),
+        ("Mul", "merge-constants", "first is Add, last is Mul"),
+        ("Gemm", "fold-gemm-factors", "alpha and beta are 1"),
+    ],
+)
+def test_what_was_never_meant_is_no_refusal_but_explained(op: str, rule: str, reason: str) -> None:
+    nodes = {
+        "Add": [node("MatMul", ["x", "w"], ["c"], name="first"), node("Add", ["c", "b"], ["y"], name="last")],
+        "Div": [node("MatMul", ["x", "z"], ["c"], name="first"), node("Div", ["c", "w"], ["y"], name="last")],
+        "Mul": [node("Add", ["x", "w"], ["c"], name="first"), node("Mul", ["c", "w"], ["y"], name="last")],
+        "Gemm": [node("ReduceMean", ["x"], ["c"], axes=[1], keepdims=0), node("Gemm", ["c", "w"], ["y"], name="last")],
+    }[op]
+    constants = {"w": build.weights(6, 6), "b": build.weights(6)}
+    inputs = {"x": ["N", 4, 6], "z": ["N", 6, 6]} if op == "Div" else {"x": ["N", 4, 6]}
+    model, result = fuse(build.proto(nodes, inputs, {"y": None}, constants))
     assert (result.modified, result.refusals) == (False, ())
-    reasons = {rule.name: reason for rule, reason in near_misses(model, RULES, "add")}
-    assert reasons["matmul-add-to-gemm"] == "x has rank 3, not 2"
+    reasons = {near.name: missing for near, missing in near_misses(model, RULES, "last")}
+    assert reasons[rule] == reason
 
 
 SIDE = 2048  # a weight of 16 MiB
