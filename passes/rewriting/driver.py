@@ -81,7 +81,7 @@ class _GraphRewriter:
         for rule in rules:
             for op_type in rule.pattern.op_types:
                 self.index.setdefault(op_type, []).append(rule)
-        self.needs = {rule.name: tuple(operators(rule.pattern)) for rule in rules}
+        self.needs = {rule: tuple(operators(rule.pattern)) for rule in rules}
 
     def run(self) -> None:
         queue = deque(self.graph)
@@ -110,7 +110,7 @@ class _GraphRewriter:
 
     def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
         for rule in self.index.get(node.op_type, ()):
-            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule.name]):
+            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule]):
                 continue
             found = rule.find(node)
             if isinstance(found, Mismatch):

@@ -144,6 +144,18 @@ def test_lazy_weights_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     np.testing.assert_allclose(build.run(model, feed)[0], build.run(source, feed)[0], rtol=1e-4, atol=1e-4)
 
 
+def test_lazy_weights_survive_saving_over_their_source(tmp_path: Path) -> None:
+    nodes = [node("Gemm", ["x", "w"], ["g"]), bn("g", "y")]
+    source = build.proto(nodes, {"x": ["N", 600]}, {"y": None}, {"w": build.weights(600, 512), **norm(512)})
+    path = tmp_path / "model.onnx"
+    ir.save(ir.load(source).model, path, external_data=True)
+    model = ir.load(path).model
+    Fuse().apply(model, PassContext())
+    digest = ir.digest(model)
+    ir.save(model, path, external_data=True)
+    assert ir.digest(model) == ir.digest(ir.load(path).model) == digest
+
+
 class TestFuseLinear(PassContract):
     instance = Fuse()
 
