@@ -5,11 +5,18 @@ from dataclasses import dataclass
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
-from sardonyx.passes.fusion import activations, convolution, movement, normalization
+from sardonyx.passes.fusion import activations, channelwise, gemm, movement, normalization, padding
 from sardonyx.passes.rewriting.driver import rewrite_model
 from sardonyx.passes.rewriting.rule import Rule
 
-RULES: tuple[Rule, ...] = (*movement.RULES, *normalization.RULES, *activations.RULES, *convolution.RULES)
+RULES: tuple[Rule, ...] = (
+    *movement.RULES,
+    *normalization.RULES,
+    *activations.RULES,
+    *padding.RULES,
+    *channelwise.RULES,
+    *gemm.RULES,
+)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ rewrite the nodes around it are looked at again. A pair of rules that undo each 
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Refusal
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, match, operators
-from sardonyx.passes.rewriting.rule import Editor, Rule
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators
+from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 
 REWRITES_PER_NODE = 8
 """More rewrites than this many times the nodes of a graph, and rules are undoing each other."""
@@ -43,7 +44,10 @@ def rewrite_model(model: ir.Model, rules: Sequence[Rule]) -> Rewriting:
     names = ir.NameAuthority(model)
     opset = model.opset_imports.get("", 0)
     for graph in list(ir.all_graphs(model)):
-        _GraphRewriter(graph, rules, names, opset, done).run()
+        with ExitStack() as at_work:
+            for rule in rules:
+                at_work.enter_context(rule.at_work(graph))
+            _GraphRewriter(graph, rules, names, opset, done).run()
     for domain in done.domains:
         model.opset_imports.setdefault(domain, 1)
     return done
@@ -58,7 +62,7 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 continue
             for rule in rules:
                 if node.op_type in rule.pattern.op_types and node.domain == rule.pattern.domain:
-                    found = match(rule.pattern, node)
+                    found = rule.find(node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
                     yield rule, reason or "nothing: it applies"
 
@@ -77,7 +81,7 @@ class _GraphRewriter:
         for rule in rules:
             for op_type in rule.pattern.op_types:
                 self.index.setdefault(op_type, []).append(rule)
-        self.needs = {rule.name: tuple(operators(rule.pattern)) for rule in rules}
+        self.needs = {rule: tuple(operators(rule.pattern)) for rule in rules}
 
     def run(self) -> None:
         queue = deque(self.graph)
@@ -106,14 +110,17 @@ class _GraphRewriter:
 
     def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
         for rule in self.index.get(node.op_type, ()):
-            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule.name]):
+            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule]):
                 continue
-            found = match(rule.pattern, node)
+            found = rule.find(node)
             if isinstance(found, Mismatch):
                 continue
             reason = rule.check(found, self.opset)
             if reason is None:
-                return rule.name, self._apply(rule, found)
+                try:
+                    return rule.name, self._apply(rule, found)
+                except RewriteRefusedError as refusal:
+                    reason = refusal.message
             self._refuse(rule, found, reason)
         return None, []
 
@@ -128,9 +135,12 @@ class _GraphRewriter:
         editor = Editor(self.graph, self.names, rule.name, found)
         rewritten = rule.rewrite(found, editor)
         replacements = (rewritten,) if isinstance(rewritten, ir.Value) else tuple(rewritten)
-        for old, new in zip(tuple(found.root.outputs), replacements, strict=False):
+        outputs = found.outputs
+        for old, new in zip(outputs, replacements, strict=False):
             self._exchange(old, new, editor)
         _remove_dead(self.graph, found)
+        if any(output.producer() is not found.root for output in outputs):
+            self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1
         self.done.domains.update(node.domain for node in editor.made if node.domain)
         self.present.update(node.op_type for node in editor.made)

@@ -106,6 +106,11 @@ class Match:
     values: Mapping[str, ir.Value]
     named: Mapping[str, ir.Node]
 
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        """The values that a rewrite replaces: the root's outputs."""
+        return tuple(self.root.outputs)
+
     def constant(self, name: str) -> "np.typing.NDArray[Any]":
         """Returns a matched constant as an array."""
         tensor = ir.constant_tensor(self.values[name])

@@ -1,7 +1,8 @@
 """What a rule is: a pattern, a check with reasons, and a rewrite."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sardonyx import ir
+from sardonyx.errors import PassError
 from sardonyx.passes.provenance import mark
-from sardonyx.passes.rewriting.pattern import Match, Op
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, Op, match
 
 
 class Rule(ABC):
@@ -26,6 +28,10 @@ class Rule(ABC):
     summary: ClassVar[str]
     pattern: ClassVar[Op]
 
+    def find(self, node: ir.Node) -> Match | Mismatch:
+        """Matches the pattern at a node. What a rule leaves out here is no refusal: it was never asked for."""
+        return match(self.pattern, node)
+
     def check(self, found: Match, opset: int) -> str | None:
         """Returns why a match must not be rewritten, as a sentence, or None."""
         return None
@@ -35,8 +41,20 @@ class Rule(ABC):
         """Builds the replacement.
 
         Returns:
-            What takes the place of the root's first output, or one value for each of the root's outputs.
+            What takes the place of the first of the match's outputs, or one value for each of them.
+
+        Raises:
+            RewriteRefusedError: If the replacement turns out to be impossible, before anything was made.
         """
+
+    @contextmanager
+    def at_work(self, graph: ir.Graph) -> Iterator[None]:
+        """Surrounds the time in which the rules are applied to a graph: prepare before the yield, clean up after it."""
+        yield
+
+
+class RewriteRefusedError(PassError):
+    """A rule that finds only while building that it must not rewrite; its message is the reason."""
 
 
 @dataclass
@@ -73,16 +91,26 @@ class Editor:
         domain: str = "",
     ) -> Sequence[ir.Value]:
         """Adds a node and returns its outputs."""
+        node = ir.Node(domain, op_type, list(inputs), attributes, num_outputs=outputs)
+        self.adopt(node)
+        return node.outputs
+
+    def adopt(self, node: ir.Node) -> None:
+        """Names a node that is in no graph yet, notes where it comes from, and puts it before the root."""
         root = self.found.root
-        name = self.names.node(f"{root.name}_{self.rule}")
-        node = ir.Node(domain, op_type, list(inputs), attributes, num_outputs=outputs, name=name)
+        node.name = self.names.node(f"{root.name}_{self.rule}")
         for output in node.outputs:
             output.name = self.names.value(f"{root.outputs[0].name}_{self.rule}")
         mark(node, self.rule, *(n.name for n in self.found.nodes))
         self.graph.insert_before(root, node)
         self.made.append(node)
-        return node.outputs
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
         return ir.add_initializer(self.graph, self.names.value(name), np.ascontiguousarray(array))
+
+    def lazy_constant(
+        self, name: str, dtype: ir.DataType, shape: tuple[int, ...], compute: "Callable[[], npt.NDArray[Any]]"
+    ) -> ir.Value:
+        """Adds an initializer that is computed when it is read, where it is large: see `ir.lazy_initializer`."""
+        return ir.lazy_initializer(self.graph, self.names.value(name), dtype, shape, compute)

@@ -13,6 +13,7 @@ from sardonyx.passes.rewriting.driver import near_misses, rewrite_model
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 from tests import models_for_tests as build
+from tests.passes import linear_cases
 from tests.passes.contract import PassContract
 
 node = helper.make_node
@@ -94,7 +95,7 @@ GOLDEN: dict[str, tuple[onnx.ModelProto, list[str], str]] = {
         image_model(
             [
                 node("Flatten", ["image"], ["f"]),
-                node("Gemm", ["f", "w", "b"], ["g"], alpha=0.5, beta=2.0),
+                node("Gemm", ["f", "w", "b"], ["g"]),
                 node("BatchNormalization", ["g", *NORM], ["y"], epsilon=1e-3),
             ],
             {"w": build.weights(768, 6, scale=0.05), "b": build.weights(6), **norm_constants(6)},
@@ -215,12 +216,14 @@ def test_what_becomes_what(case: str) -> None:
 
 
 def test_every_rule_has_a_golden_case() -> None:
-    assert {rule for _, _, rule in GOLDEN.values()} == {rule.name for rule in RULES}
+    cases = {rule for _, _, rule in GOLDEN.values()} | {r for case in linear_cases.GOLDEN.values() for r in case.rules}
+    assert cases == {rule.name for rule in RULES}
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in RULES])
 def test_a_disabled_rule_is_not_applied(rule: str) -> None:
-    source = next(source for source, _, name in GOLDEN.values() if name == rule)
+    sources = [source for source, _, name in GOLDEN.values() if name == rule]
+    source = [*sources, *(case.proto() for case in linear_cases.GOLDEN.values() if rule in case.rules)][0]
     assert rule not in Fuse(disable=(rule,)).apply(ir.load(source).model, NOTHING).stats
 
 
@@ -245,12 +248,12 @@ REFUSED = {
     "pad with ones": (
         [node("Pad", ["image", "p", "one"], ["q"]), node("Conv", ["q", "w"], ["y"])],
         {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "one": np.float32(1), "w": build.weights(2, 3, 3, 3)},
-        "value is not 0",
+        "is not 0",
     ),
     "pad by reflection": (
         [node("Pad", ["image", "p"], ["q"], mode="reflect"), node("Conv", ["q", "w"], ["y"])],
         {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "w": build.weights(2, 3, 3, 3)},
-        "mode is reflect",
+        "is reflect, not constant",
     ),
     "pad that crops": (
         [node("Pad", ["image", "p"], ["q"]), node("Conv", ["q", "w"], ["y"])],
@@ -260,7 +263,7 @@ REFUSED = {
     "one per column": (
         [node("Conv", ["image", "w"], ["c"]), node("Add", ["c", "k"], ["y"])],
         {"w": build.weights(4, 3, 1, 1), "k": build.weights(16)},
-        "not one per channel",
+        "varies over axis 3, the channels are axis 1",
     ),
     "division by zero": (
         [node("Conv", ["image", "w"], ["c"]), node("Div", ["c", "k"], ["y"])],

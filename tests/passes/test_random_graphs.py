@@ -100,6 +100,70 @@ def _layer_norm(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProt
     return nodes, constants | {"two": np.float32(2), "epsilon": np.float32(1e-3)}
 
 
+def _around_conv(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A constant on either side of a grouped, perhaps padded or transposed, convolution, and moves behind it."""
+    first, second = ("Mul", "Sub", "Div")[seed % 3], ("Sub", "Add", "Mul")[seed % 3]
+    group = 1 + seed % 2
+    padded = {"pads": [1, 1, 1, 1]} if seed % 4 else {}
+    size = 3 if padded else 1
+    conv = helper.make_node(
+        ("Conv", "ConvTranspose")[seed % 5 == 0], [f"{out}_m", f"{out}_w"], [f"{out}_c"], group=group, **padded
+    )
+    ends = [f"{out}_c", f"{out}_k"]
+    nodes = [
+        helper.make_node(first, [a, f"{out}_k"], [f"{out}_m"]),
+        conv,
+        helper.make_node(second, ends if seed % 2 else ends[::-1], [f"{out}_s"]),
+        helper.make_node("Transpose", [f"{out}_s"], [f"{out}_t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Mul", [f"{out}_t", f"{out}_l"], [f"{out}_u"]),
+        helper.make_node("Transpose", [f"{out}_u"], [out], perm=[0, 3, 1, 2]),
+    ]
+    shape = ((4, 1, 1), (1,))[seed % 2]
+    constants = {f"{out}_w": build.weights(4, 4 // group, size, size, seed=seed), f"{out}_l": build.weights(4) + 1}
+    return nodes, constants | {f"{out}_k": build.weights(*shape, seed=seed) + 2}
+
+
+def _rows(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Products of matrices with constants around them, between reshapes or not."""
+    w, bias, k = f"{out}_w", f"{out}_b", f"{out}_k"
+    flat, full = ([4, 36], [36]) if seed % 2 else ([24, 6], [6])
+    op = ("Add", "Mul", "Div", "Sub")[seed % 4]
+    product = (
+        [helper.make_node("Gemm", [f"{out}_r", w, bias], [f"{out}_g"], alpha=0.5, transB=seed % 2)]
+        if seed % 3
+        else [
+            helper.make_node("MatMul", [f"{out}_r", w], [f"{out}_p"]),
+            helper.make_node("Add", [bias, f"{out}_p"], [f"{out}_g"]),
+        ]
+    )
+    nodes = [
+        helper.make_node(op, [a, "two"], [f"{out}_a"]),
+        helper.make_node("Reshape", [f"{out}_a", f"{out}_flat"], [f"{out}_r"]),
+        *product,
+        helper.make_node(op, [f"{out}_g", k], [f"{out}_q"]),
+        helper.make_node("Reshape", [f"{out}_q", "full"], [f"{out}_y"]),
+        helper.make_node("MatMul", [f"{out}_y", f"{out}_v"], [f"{out}_z"]),
+        helper.make_node("Mul", [f"{out}_z", "two"], [out]),
+    ]
+    size = full[0]
+    constants = {w: build.weights(size, size, seed=seed), bias: build.weights(size), k: build.weights(size) + 2}
+    constants |= {f"{out}_v": build.weights(6, 6, seed=seed), "two": np.float32(2)}
+    return nodes, constants | {f"{out}_flat": np.array(flat, np.int64), "full": np.array(SHAPE, np.int64)}
+
+
+def _pool(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A Pad before a pool, and a constant minus the result."""
+    op = ("AveragePool", "MaxPool")[seed % 2]
+    nodes = [
+        helper.make_node(("Relu", "Tanh")[seed % 3 == 0], [a], [f"{out}_r"]),
+        helper.make_node("Pad", [f"{out}_r", "pads"], [f"{out}_p"]),
+        helper.make_node(op, [f"{out}_p"], [f"{out}_m"], kernel_shape=[3, 3]),
+        helper.make_node("Sub", ["two", f"{out}_m"], [f"{out}_d"]),
+        helper.make_node("Add", [f"{out}_d", "two"], [out]),
+    ]
+    return nodes, {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "two": np.float32(2)}
+
+
 MAKERS: tuple[Maker, ...] = (
     *(_elementwise(op) for op in ("Relu", "Sigmoid", "Identity", "Neg")),
     *(_binary(op) for op in ("Add", "Mul", "Max")),
@@ -109,6 +173,9 @@ MAKERS: tuple[Maker, ...] = (
     _there_and_back,
     _hard_swish,
     _layer_norm,
+    _around_conv,
+    _rows,
+    _pool,
 )
 
 
@@ -125,7 +192,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
         nodes += made
         constants |= needed
         values += [f"v{index}"]
-    inner = [n.output[0] for n in nodes if n.op_type in ("Conv", "Pad", "Transpose", "Clip", "Sqrt")]
+    inner = [n.output[0] for n in nodes if n.op_type in ("Conv", "Pad", "Transpose", "Clip", "Sqrt", "MatMul", "Gemm")]
     outputs = {values[-1]: None}
     if inner and draw(st.booleans()):
         outputs[draw(st.sampled_from(inner))] = None
