@@ -3,19 +3,20 @@
     Op("Mul", Var("x"), Op("Sigmoid", Var("x")))            x * sigmoid(x), in either order
     Op("Div", Var("x"), Const("root", 1.4142135))           a division by a constant
 
-A pattern is matched from its root node towards the inputs. Add and Mul match in either order of their inputs. A failed
-match says which node ended it, so that a user can be told what was missing.
+A pattern is matched from its root node towards the inputs. Add, Mul, Max and Min match in either order of two inputs. A
+failed match says which node ended it, so that a user can be told what was missing.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from sardonyx import ir
 
-COMMUTATIVE = frozenset({"Add", "Mul"})
+COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
 CONSTANT_RTOL = 1e-6
 """Exporters round constants such as the square root of 2 to float32."""
 
@@ -136,6 +137,13 @@ class _State:
     named: Mapping[str, ir.Node] = field(default_factory=dict)
 
 
+def roots(pattern: Op | AnyOf) -> tuple[Op, ...]:
+    """Returns the nodes a pattern may start from: itself, or its alternatives, which must be of nodes."""
+    if isinstance(pattern, Op):
+        return (pattern,)
+    return tuple(part for part in pattern.patterns if isinstance(part, Op))
+
+
 def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
     """Yields sets of operators: a graph that lacks all operators of one of them cannot match."""
     if isinstance(pattern, Op):
@@ -146,13 +154,13 @@ def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
         yield frozenset().union(*(part.op_types for part in pattern.patterns if isinstance(part, Op)))
 
 
-def match(pattern: Op, node: ir.Node) -> Match | Mismatch:
+def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:
     """Matches a pattern at a node.
 
     Every matched node but the root must be used by matched nodes only, because the rewrite removes it.
     """
     matcher = _Matcher()
-    for state in matcher.node(pattern, node, _State()):
+    for state in chain.from_iterable(matcher.node(root, node, _State()) for root in roots(pattern)):
         leak = _leak(state.nodes, node)
         if leak is None:
             inner = dict.fromkeys(n for n in state.nodes if n is not node)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.passes.provenance import mark
-from sardonyx.passes.rewriting.pattern import Match, Op
+from sardonyx.passes.rewriting.pattern import AnyOf, Match, Op
 
 
 class Rule(ABC):
@@ -19,12 +19,15 @@ class Rule(ABC):
     Attributes:
         name: In kebab-case, unique among rules.
         summary: What becomes what.
-        pattern: What to look for.
+        pattern: What to look for: a node, or any of several.
+        candidate: Whether the rule is applied only where it is asked for: what it makes is measured slower on some
+            target, or equals the decomposition only where that does not overflow.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    pattern: ClassVar[Op]
+    pattern: ClassVar[Op | AnyOf]
+    candidate: ClassVar[bool] = False
 
     def check(self, found: Match, opset: int) -> str | None:
         """Returns why a match must not be rewritten, as a sentence, or None."""
@@ -85,4 +88,4 @@ class Editor:
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
-        return ir.add_initializer(self.graph, self.names.value(name), np.ascontiguousarray(array))
+        return ir.add_initializer(self.graph, self.names.value(name), np.asarray(array, order="C"))

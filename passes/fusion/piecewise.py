@@ -1,0 +1,187 @@
+"""Rules for activations with two pieces: Elu, Celu, Selu, LeakyRelu, PRelu, ThresholdedRelu."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import ClassVar
+
+import numpy as np
+
+from sardonyx import ir
+from sardonyx.passes.fusion.bounds import bounds
+from sardonyx.passes.fusion.elementwise import Elementwise, X, where_positive
+from sardonyx.passes.fusion.obstacles import lacking, near, not_single, single
+from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Pattern
+from sardonyx.passes.rewriting.rule import Editor
+
+_RELU = Op("Relu", X)
+_NEGATIVE_PART = AnyOf(Op("Min", X, Const("ceiling", 0.0)), Op("Clip", X, name="ceiling", open_inputs=True))
+
+
+def _not_negative_part(found: Match) -> str | None:
+    """Why a matched Clip is not min(x, 0), or None."""
+    clip = found.named.get("ceiling")
+    known = (-inf, 0.0) if clip is None else bounds(clip)
+    return None if known == (-inf, 0.0) else f"{found.named['ceiling'].name} does not clip at 0 from above alone"
+
+
+def _exp_minus_one(part: Pattern) -> AnyOf:
+    return AnyOf(Op("Sub", Op("Exp", part), Const("one", 1.0)), Op("Add", Op("Exp", part), Const("minus", -1.0)))
+
+
+def _not_positive(found: Match, *names: str) -> str | None:
+    """Why one of some matched constants is not a single number above 0, or None."""
+    reason = not_single(found, *names)
+    if reason is not None:
+        return reason
+    wrong = next((name for name in names if name in found.values and not single(found, name) > 0), None)
+    return None if wrong is None else f"the constant {found.values[wrong].name} is not above 0"
+
+
+class Elu(Elementwise):
+    """x where x > 0, else alpha (exp(x) - 1)."""
+
+    name = "elu"
+    summary = "Where(x > 0, x, alpha * (Exp(x) - 1)) becomes Elu"
+    operator = "Elu"
+    pattern: ClassVar[AnyOf] = AnyOf(
+        *where_positive(X, AnyOf(_exp_minus_one(X), Op("Mul", _exp_minus_one(X), Const("alpha")))),
+        Op("Add", _RELU, _exp_minus_one(_NEGATIVE_PART)),
+        Op("Add", _RELU, Op("Mul", _exp_minus_one(_NEGATIVE_PART), Const("alpha"))),
+    )
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses an alpha that is not a positive number."""
+        return _not_negative_part(found) or _not_positive(found, "alpha")
+
+    def attributes(self, found: Match) -> Sequence[ir.Attr]:
+        """Returns alpha."""
+        return [ir.AttrFloat32("alpha", single(found, "alpha") if "alpha" in found.values else 1.0)]
+
+
+_CELU_NEGATIVE = Op("Mul", _exp_minus_one(Op(("Div", "Mul"), X, Const("inner"), name="inner")), Const("alpha"))
+
+
+class Celu(Elementwise):
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)): operator Celu-12."""
+
+    name = "celu"
+    summary = "Relu(x) + Min(0, alpha * (Exp(x / alpha) - 1)), or the same by Where, becomes Celu"
+    operator = "Celu"
+    pattern: ClassVar[AnyOf] = AnyOf(
+        Op("Add", _RELU, Op("Min", _CELU_NEGATIVE, Const("ceiling", 0.0))), *where_positive(X, _CELU_NEGATIVE)
+    )
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses different factors within and without, and those that are not positive."""
+        reason = _not_positive(found, "alpha", "inner")
+        if reason is not None:
+            return reason
+        alpha, inner = single(found, "alpha"), single(found, "inner")
+        same = near(alpha, inner) if found.named["inner"].op_type == "Div" else near(alpha * inner, 1.0)
+        return None if same else f"{found.values['inner'].name} and {found.values['alpha'].name} do not cancel at 0"
+
+    def attributes(self, found: Match) -> Sequence[ir.Attr]:
+        """Returns alpha."""
+        return [ir.AttrFloat32("alpha", single(found, "alpha"))]
+
+
+class Selu(Elementwise):
+    """gamma (x where x > 0, else alpha (exp(x) - 1))."""
+
+    name = "selu"
+    summary = "Elu(x) * gamma, or Where(x > 0, x * gamma, (Exp(x) - 1) * c), becomes Selu"
+    operator = "Selu"
+    pattern: ClassVar[AnyOf] = AnyOf(
+        Op("Mul", Op("Elu", X, name="elu"), Const("gamma")),
+        *where_positive(Op("Mul", X, Const("gamma")), Op("Mul", _exp_minus_one(X), Const("slope"))),
+    )
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses factors that are not positive numbers."""
+        elu = found.named.get("elu")
+        if elu is not None and not ir.attribute(elu, "alpha", 1.0) > 0:
+            return f"the alpha of {elu.name} is not above 0"
+        return _not_positive(found, "gamma", "slope")
+
+    def attributes(self, found: Match) -> Sequence[ir.Attr]:
+        """Returns alpha and gamma."""
+        elu, gamma = found.named.get("elu"), single(found, "gamma")
+        alpha = single(found, "slope") / gamma if elu is None else ir.attribute(elu, "alpha", 1.0)
+        return [ir.AttrFloat32("alpha", alpha), ir.AttrFloat32("gamma", gamma)]
+
+
+_SLOPED = Op("Mul", X, Const("slope"))
+_MIRRORED = Op("Relu", Op("Neg", X))
+
+
+class LeakyRelu(Elementwise):
+    """x where x > 0, else slope * x: LeakyRelu for one slope, PRelu for several."""
+
+    name = "leaky-relu"
+    summary = "Where(x > 0, x, slope * x), Max(x, slope * x) or Relu(x) - slope * Relu(-x) becomes LeakyRelu or PRelu"
+    operator = "LeakyRelu"
+    pattern: ClassVar[AnyOf] = AnyOf(
+        *where_positive(X, _SLOPED),
+        Op("Max", X, _SLOPED),
+        Op("Add", _RELU, Op("Mul", _NEGATIVE_PART, Const("slope"))),
+        Op("Sub", _RELU, Op("Mul", _MIRRORED, Const("slope"))),
+        Op("Add", _RELU, Op("Mul", _MIRRORED, Const("negated"))),
+    )
+
+    def check(self, found: Match, opset: int) -> str | None:
+        """Refuses, besides what `obstacle` says, slopes for an opset without PRelu."""
+        return super().check(found, opset) or (None if self._one(found) else lacking("PRelu", opset))
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses slopes that would widen x, and slopes for which the larger of two lines is the other one."""
+        value = found.values[self._name(found)]
+        slope = found.constant(self._name(found))
+        if found.root.op_type == "Max" and not (np.all(slope > 0) and np.all(slope <= 1)):
+            return f"Max is LeakyRelu only for slopes above 0 and up to 1, and {value.name} has others"
+        if not self._one(found) and not _stretches_to(slope.shape, found.values["x"]):
+            return f"{value.name} of shape {list(slope.shape)} may add to the shape of {found.values['x'].name}"
+        return _not_negative_part(found)
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Builds LeakyRelu or PRelu."""
+        name, x = self._name(found), found.values["x"]
+        slope = -found.constant(name) if name == "negated" else found.constant(name)
+        if self._one(found):
+            return editor.op("LeakyRelu", [x], [ir.AttrFloat32("alpha", float(slope.item()))])
+        kept = found.values[name]
+        return editor.op("PRelu", [x, kept if name == "slope" else editor.constant(f"{kept.name}_slope", slope)])
+
+    @staticmethod
+    def _name(found: Match) -> str:
+        return "slope" if "slope" in found.values else "negated"
+
+    def _one(self, found: Match) -> bool:
+        return found.constant(self._name(found)).size == 1
+
+
+def _stretches_to(shape: tuple[int, ...], x: ir.Value) -> bool:
+    """Whether an array of a shape broadcasts to x without changing x's shape, as far as that is known."""
+    if x.shape is None or len(shape) > x.shape.rank():
+        return False
+    aligned = list(x.shape)[x.shape.rank() - len(shape) :]
+    return all(size in (1, dim) for size, dim in zip(shape, aligned, strict=True))
+
+
+class ThresholdedRelu(Elementwise):
+    """x where x > alpha, else 0: operator ThresholdedRelu-10; both are 0 where x is not a number."""
+
+    name = "thresholded-relu"
+    summary = "Where(x > alpha, x, 0) becomes ThresholdedRelu"
+    operator = "ThresholdedRelu"
+    pattern: ClassVar[Op] = Op("Where", Op("Greater", X, Const("alpha")), X, Const("zero", 0.0))
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses several thresholds."""
+        return not_single(found, "alpha")
+
+    def attributes(self, found: Match) -> Sequence[ir.Attr]:
+        """Returns the threshold."""
+        return [ir.AttrFloat32("alpha", single(found, "alpha"))]
+
+
+RULES = (Elu(), Celu(), Selu(), LeakyRelu(), ThresholdedRelu())
