@@ -1,15 +1,20 @@
-"""Rules for activations with two pieces: Elu, Celu, Selu, LeakyRelu, PRelu, ThresholdedRelu."""
+"""Rules for activations with two pieces: Elu, Celu, Selu, LeakyRelu, PRelu, ThresholdedRelu.
+
+Those whose operator is measured slower than its decomposition (benchmarks/fused_forms.py) are candidates: ONNX
+Runtime's kernels of Elu, Celu and Selu call a slower exponential than Exp, and that of PRelu is a general loop.
+"""
 
 from collections.abc import Sequence
 from math import inf
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.passes.fusion.bounds import bounds
 from sardonyx.passes.fusion.elementwise import Elementwise, X, where_positive
-from sardonyx.passes.fusion.obstacles import lacking, near, not_single, single
+from sardonyx.passes.fusion.obstacles import near, not_single, single
 from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Pattern
 from sardonyx.passes.rewriting.rule import Editor
 
@@ -43,6 +48,7 @@ class Elu(Elementwise):
     name = "elu"
     summary = "Where(x > 0, x, alpha * (Exp(x) - 1)) becomes Elu"
     operator = "Elu"
+    candidate = True
     pattern: ClassVar[AnyOf] = AnyOf(
         *where_positive(X, AnyOf(_exp_minus_one(X), Op("Mul", _exp_minus_one(X), Const("alpha")))),
         Op("Add", _RELU, _exp_minus_one(_NEGATIVE_PART)),
@@ -67,6 +73,7 @@ class Celu(Elementwise):
     name = "celu"
     summary = "Relu(x) + Min(0, alpha * (Exp(x / alpha) - 1)), or the same by Where, becomes Celu"
     operator = "Celu"
+    candidate = True
     pattern: ClassVar[AnyOf] = AnyOf(
         Op("Add", _RELU, Op("Min", _CELU_NEGATIVE, Const("ceiling", 0.0))), *where_positive(X, _CELU_NEGATIVE)
     )
@@ -85,41 +92,58 @@ class Celu(Elementwise):
         return [ir.AttrFloat32("alpha", single(found, "alpha"))]
 
 
+def _selu(alpha: float, gamma: float) -> Sequence[ir.Attr]:
+    return [ir.AttrFloat32("alpha", alpha), ir.AttrFloat32("gamma", gamma)]
+
+
 class Selu(Elementwise):
-    """gamma (x where x > 0, else alpha (exp(x) - 1))."""
+    """gamma elu(x)."""
 
     name = "selu"
-    summary = "Elu(x) * gamma, or Where(x > 0, x * gamma, (Exp(x) - 1) * c), becomes Selu"
+    summary = "Elu(x) * gamma becomes Selu"
     operator = "Selu"
+    pattern: ClassVar[Op] = Op("Mul", Op("Elu", X, name="elu"), Const("gamma"))
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses factors that are not positive numbers."""
+        elu = found.named["elu"]
+        if not ir.attribute(elu, "alpha", 1.0) > 0:
+            return f"the alpha of {elu.name} is not above 0"
+        return _not_positive(found, "gamma")
+
+    def attributes(self, found: Match) -> Sequence[ir.Attr]:
+        """Returns alpha and gamma."""
+        return _selu(ir.attribute(found.named["elu"], "alpha", 1.0), single(found, "gamma"))
+
+
+class SeluFromWhere(Elementwise):
+    """gamma x where x > 0, else slope (exp(x) - 1), as torch decomposes elu with a scale."""
+
+    name = "selu-from-where"
+    summary = "Where(x > 0, x * gamma, (Exp(x) - 1) * slope) becomes Selu"
+    operator = "Selu"
+    candidate = True
     pattern: ClassVar[AnyOf] = AnyOf(
-        Op("Mul", Op("Elu", X, name="elu"), Const("gamma")),
-        *where_positive(Op("Mul", X, Const("gamma")), Op("Mul", _exp_minus_one(X), Const("slope"))),
+        *where_positive(Op("Mul", X, Const("gamma")), Op("Mul", _exp_minus_one(X), Const("slope")))
     )
 
     def obstacle(self, found: Match) -> str | None:
         """Refuses factors that are not positive numbers."""
-        elu = found.named.get("elu")
-        if elu is not None and not ir.attribute(elu, "alpha", 1.0) > 0:
-            return f"the alpha of {elu.name} is not above 0"
         return _not_positive(found, "gamma", "slope")
 
     def attributes(self, found: Match) -> Sequence[ir.Attr]:
         """Returns alpha and gamma."""
-        elu, gamma = found.named.get("elu"), single(found, "gamma")
-        alpha = single(found, "slope") / gamma if elu is None else ir.attribute(elu, "alpha", 1.0)
-        return [ir.AttrFloat32("alpha", alpha), ir.AttrFloat32("gamma", gamma)]
+        gamma = single(found, "gamma")
+        return _selu(single(found, "slope") / gamma, gamma)
 
 
 _SLOPED = Op("Mul", X, Const("slope"))
 _MIRRORED = Op("Relu", Op("Neg", X))
 
 
-class LeakyRelu(Elementwise):
-    """x where x > 0, else slope * x: LeakyRelu for one slope, PRelu for several."""
+class _TwoSlopes(Elementwise):
+    """x where x > 0, else slope * x; where the pattern has the slope negated, it is called so."""
 
-    name = "leaky-relu"
-    summary = "Where(x > 0, x, slope * x), Max(x, slope * x) or Relu(x) - slope * Relu(-x) becomes LeakyRelu or PRelu"
-    operator = "LeakyRelu"
     pattern: ClassVar[AnyOf] = AnyOf(
         *where_positive(X, _SLOPED),
         Op("Max", X, _SLOPED),
@@ -128,39 +152,58 @@ class LeakyRelu(Elementwise):
         Op("Add", _RELU, Op("Mul", _MIRRORED, Const("negated"))),
     )
 
-    def check(self, found: Match, opset: int) -> str | None:
-        """Refuses, besides what `obstacle` says, slopes for an opset without PRelu."""
-        return super().check(found, opset) or (None if self._one(found) else lacking("PRelu", opset))
-
     def obstacle(self, found: Match) -> str | None:
-        """Refuses slopes that would widen x, and slopes for which the larger of two lines is the other one."""
-        value = found.values[self._name(found)]
-        slope = found.constant(self._name(found))
+        """Refuses slopes for which the larger of two lines is the other one."""
+        slope = _slope(found)
         if found.root.op_type == "Max" and not (np.all(slope > 0) and np.all(slope <= 1)):
-            return f"Max is LeakyRelu only for slopes above 0 and up to 1, and {value.name} has others"
-        if not self._one(found) and not _stretches_to(slope.shape, found.values["x"]):
-            return f"{value.name} of shape {list(slope.shape)} may add to the shape of {found.values['x'].name}"
+            return f"Max(x, slope * x) has another slope than above 0 and up to 1: {found.values['slope'].name}"
         return _not_negative_part(found)
 
+
+class LeakyRelu(_TwoSlopes):
+    """x where x > 0, else slope * x, with one slope."""
+
+    name = "leaky-relu"
+    summary = "Where(x > 0, x, slope * x), Max(x, slope * x) or Relu(x) - slope * Relu(-x) becomes LeakyRelu"
+    operator = "LeakyRelu"
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses, besides, several slopes."""
+        return not_single(found, "slope", "negated") or super().obstacle(found)
+
+    def attributes(self, found: Match) -> Sequence[ir.Attr]:
+        """Returns the slope."""
+        return [ir.AttrFloat32("alpha", float(_slope(found).item()))]
+
+
+class PRelu(_TwoSlopes):
+    """x where x > 0, else slope * x, with slopes that broadcast to x: operator PRelu-9."""
+
+    name = "prelu"
+    summary = "the same with several slopes becomes PRelu"
+    operator = "PRelu"
+    candidate = True
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses, besides, slopes that may add to the shape of x."""
+        x, shape = found.values["x"], _slope(found).shape
+        if not _stretches_to(shape, x):
+            return f"the slopes of shape {list(shape)} may add to the shape of {x.name}"
+        return super().obstacle(found)
+
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
-        """Builds LeakyRelu or PRelu."""
-        name, x = self._name(found), found.values["x"]
-        slope = -found.constant(name) if name == "negated" else found.constant(name)
-        if self._one(found):
-            return editor.op("LeakyRelu", [x], [ir.AttrFloat32("alpha", float(slope.item()))])
-        kept = found.values[name]
-        return editor.op("PRelu", [x, kept if name == "slope" else editor.constant(f"{kept.name}_slope", slope)])
+        """Builds PRelu, with the slopes as they are where they are not negated."""
+        kept = found.values.get("slope")
+        slope = editor.constant(f"{found.values['negated'].name}_slope", _slope(found)) if kept is None else kept
+        return editor.op("PRelu", [found.values["x"], slope])
 
-    @staticmethod
-    def _name(found: Match) -> str:
-        return "slope" if "slope" in found.values else "negated"
 
-    def _one(self, found: Match) -> bool:
-        return found.constant(self._name(found)).size == 1
+def _slope(found: Match) -> npt.NDArray[np.float32]:
+    return found.constant("slope") if "slope" in found.values else -found.constant("negated")
 
 
 def _stretches_to(shape: tuple[int, ...], x: ir.Value) -> bool:
-    """Whether an array of a shape broadcasts to x without changing x's shape, as far as that is known."""
+    """Whether an array of a shape is known to broadcast to x without changing x's shape."""
     if x.shape is None or len(shape) > x.shape.rank():
         return False
     aligned = list(x.shape)[x.shape.rank() - len(shape) :]
@@ -184,4 +227,4 @@ class ThresholdedRelu(Elementwise):
         return [ir.AttrFloat32("alpha", single(found, "alpha"))]
 
 
-RULES = (Elu(), Celu(), Selu(), LeakyRelu(), ThresholdedRelu())
+RULES = (Elu(), Celu(), Selu(), SeluFromWhere(), LeakyRelu(), PRelu(), ThresholdedRelu())

@@ -25,7 +25,7 @@ FORMS = {
     "relu6 by Min and Max": Form("c = Max(x, zero); y = Min(six, c)", "Clip", (*RELU, *MERGED)),
     "min then max": Form("c = Min(x, two); y = Max(c, minus_one)", "Clip", MERGED),
     "min then min": Form("c = Min(x, two); y = Min(c, one)", "Clip", MERGED),
-    "clips from below": Form('c = Clip(x, minus_one); y = Max(c, zero)', "Relu", (*RELU, *MERGED)),
+    "clips from below": Form("c = Clip(x, minus_one); y = Max(c, zero)", "Relu", (*RELU, *MERGED)),
 }
 
 REFUSED = {

@@ -29,7 +29,9 @@ FORMS = {
     "tanh, half first": gelu(TANH + "h = Mul(half, x); y = Mul(h, t)", "gelu-tanh"),
     "tanh, half at the sum": gelu(TANH + "h = Mul(half, t); y = Mul(h, x)", "gelu-tanh"),
     "tanh by products": tanh("q = Mul(x, x); c = Mul(x, q); k = Mul(cubic, c); a = Add(x, k); s = Mul(slope, a)"),
-    "tanh by square and product": tanh("q = Pow(x, two); c = Mul(q, x); k = Mul(cubic, c); a = Add(x, k); s = Mul(a, slope)"),
+    "tanh by square and product": tanh(
+        "q = Pow(x, two); c = Mul(q, x); k = Mul(cubic, c); a = Add(x, k); s = Mul(a, slope)"
+    ),
     "tanh by left products": tanh("p = Mul(cubic, x); q = Mul(p, x); k = Mul(q, x); a = Add(k, x); s = Mul(a, slope)"),
     "tanh with x taken out": tanh(
         "p = Mul(x, slope); q = Mul(x, cubic); r = Mul(q, x); a = Add(r, one); s = Mul(p, a)"

@@ -21,7 +21,6 @@ CONSTANTS = {
     "column": build.weights(4, 1, seed=5),
     "channels": build.weights(4, 1, 1, seed=6),
     "offsets": build.weights(1, 4, 1, 1, seed=7),
-
     "last": np.array([-1]),
     "last2": np.array([1, 2]),
     "first": np.array([1]),
@@ -55,9 +54,9 @@ LAYER_NORM = {
     "as torch writes it": layer(MEAN + VARIANCE + UNIT + AFFINE),
     "squares by Mul": layer(MEAN + VARIANCE.replace("Pow(d, two)", "Mul(d, d)") + UNIT + AFFINE),
     "axes as inputs": layer(
-        (MEAN + VARIANCE).replace("ReduceMean <axes = [-1]> (x)", "ReduceMean(x, last)").replace(
-            "ReduceMean <axes = [-1]> (q)", "ReduceMean(q, last)"
-        )
+        (MEAN + VARIANCE)
+        .replace("ReduceMean <axes = [-1]> (x)", "ReduceMean(x, last)")
+        .replace("ReduceMean <axes = [-1]> (q)", "ReduceMean(q, last)")
         + UNIT
         + AFFINE,
         opset=18,
@@ -145,7 +144,9 @@ REFUSED = {
     "layer norm in an old opset": form(
         MEAN + VARIANCE + "s = Sqrt(w); y = Div(d, s)", "LayerNormalization needs opset 17, the model has 16", opset=16
     ),
-    "rms norm in an old opset": form(SQUARES + "s = Sqrt(w); y = Div(x, s)", "RMSNormalization needs opset 23", opset=22),
+    "rms norm in an old opset": form(
+        SQUARES + "s = Sqrt(w); y = Div(x, s)", "RMSNormalization needs opset 23", opset=22
+    ),
     "group norm in an old opset": form(
         GROUPED + "y = Reshape(i, target)", "GroupNormalization needs opset 21", shape=(2, 4, 3, 6)
     ),
@@ -160,7 +161,9 @@ REFUSED = {
         "the reductions are over different axes",
     ),
     "unknown size": form(
-        MEAN + VARIANCE + "s = Sqrt(w); y = Div(d, s)", "the sizes of the axes [2] of x are not known", shape=(4, 4, "N")
+        MEAN + VARIANCE + "s = Sqrt(w); y = Div(d, s)",
+        "the sizes of the axes [2] of x are not known",
+        shape=(4, 4, "N"),
     ),
     "epsilon below zero": form(
         MEAN + VARIANCE.replace("epsilon", "minus_one") + "s = Sqrt(w); y = Div(d, s)", "epsilon is -1, below 0"
@@ -178,7 +181,10 @@ REFUSED = {
         shape=(2, 4, 3, 6),
     ),
     "reshape to elsewhere": form(
-        GROUPED + "y = Reshape(i, elsewhere)", "the target elsewhere is not the shape of x", opset=21, shape=(2, 4, 3, 6)
+        GROUPED + "y = Reshape(i, elsewhere)",
+        "the target elsewhere is not the shape of x",
+        opset=21,
+        shape=(2, 4, 3, 6),
     ),
     "moments with parameters along other axes": form(
         MEAN + VARIANCE + "s = Sqrt(w); r = Reciprocal(s); g = Mul(r, column); k = Mul(x, g); l = Mul(m, g);"
@@ -191,9 +197,7 @@ REFUSED = {
     "factor for each position": form(
         "n = InstanceNormalization(x, four, four); y = Mul(n, scale)", "is not one element for each channel"
     ),
-    "another output": form(
-        "n, m = LayerNormalization(x, scale); y = Mul(m, gamma)", "it is not the first output of"
-    ),
+    "another output": form("n, m = LayerNormalization(x, scale); y = Mul(m, gamma)", "it is not the first output of"),
 }
 
 
@@ -219,5 +223,3 @@ def test_a_large_mean_is_normalized_at_least_as_well() -> None:
     exact = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + 1e-5) * CONSTANTS["scale"] + CONSTANTS["bias"]
     (before,), (after,) = build.run(form.model(), {"x": x}), build.run(fuse(form)[0], {"x": x})
     assert np.abs(after - exact).max() <= np.abs(before - exact).max() + 1e-6
-
-

@@ -8,11 +8,15 @@ from tests.passes.fusion.forms import Form, check_becomes, check_refused, fuse
 
 EXPM1 = "e = Exp(x); d = Sub(e, one);"
 CHANNELS = np.array([0.1, 0.2, 0.3, 0.4], np.float32).reshape(4, 1)
-LEAKY, THRESHOLDED = ("leaky-relu",), ("thresholded-relu",)
+THRESHOLDED = ("thresholded-relu",)
 
 
-def leaky(text: str, operators: str = "LeakyRelu", *more: str, slopes: np.ndarray = CHANNELS) -> Form:
-    return Form(text, operators, (*LEAKY, *more), constants={"slopes": slopes})
+def leaky(text: str) -> Form:
+    return Form(text, "LeakyRelu", ("leaky-relu",))
+
+
+def prelu(text: str, slopes: np.ndarray = CHANNELS) -> Form:
+    return Form(text, "PRelu", ("prelu",), constants={"slopes": slopes})
 
 
 FORMS = {
@@ -38,17 +42,19 @@ FORMS = {
     ),
     "selu by Elu": Form("e = Elu <alpha = 1.67326> (x); y = Mul(gamma, e)", "Selu", ("selu",)),
     "selu by Where": Form(
-        EXPM1 + "n = Mul(d, six); q = Mul(x, gamma); p = Greater(x, zero); y = Where(p, q, n)", "Selu", ("selu",)
+        EXPM1 + "n = Mul(d, six); q = Mul(x, gamma); p = Greater(x, zero); y = Where(p, q, n)",
+        "Selu",
+        ("selu-from-where",),
     ),
     "leaky relu by Where": leaky("n = Mul(x, alpha); p = Greater(x, zero); y = Where(p, x, n)"),
     "leaky relu by Less": leaky("n = Mul(x, gamma); p = LessOrEqual(x, zero); y = Where(p, n, x)"),
     "leaky relu by Max": leaky("n = Mul(alpha, x); y = Max(n, x)"),
     "leaky relu by two Relus": leaky("r = Relu(x); n = Neg(x); s = Relu(n); m = Mul(s, alpha); y = Sub(r, m)"),
     "leaky relu by Relu and Min": leaky("r = Relu(x); n = Min(x, zero); m = Mul(alpha, n); y = Add(r, m)"),
-    "prelu by Where": leaky("n = Mul(x, slopes); p = Greater(x, zero); y = Where(p, x, n)", "PRelu"),
-    "prelu by Max": leaky("n = Mul(x, slopes); y = Max(x, n)", "PRelu"),
-    "prelu as Keras writes it": leaky(
-        "r = Relu(x); n = Neg(x); s = Relu(n); m = Mul(slopes, s); y = Add(r, m)", "PRelu", slopes=-CHANNELS
+    "prelu by Where": prelu("n = Mul(x, slopes); p = Greater(x, zero); y = Where(p, x, n)"),
+    "prelu by Max": prelu("n = Mul(x, slopes); y = Max(x, n)"),
+    "prelu as Keras writes it": prelu(
+        "r = Relu(x); n = Neg(x); s = Relu(n); m = Mul(slopes, s); y = Add(r, m)", -CHANNELS
     ),
     "thresholded relu": Form("p = Greater(x, alpha); y = Where(p, x, zero)", "ThresholdedRelu", THRESHOLDED),
 }
@@ -65,15 +71,15 @@ REFUSED = {
         "r = Relu(x); m = Clip(x, minus_one, zero); e = Exp(m); d = Sub(e, one); y = Add(d, r)",
         "does not clip at 0 from above alone",
     ),
-    "a larger slope by Max": Form("n = Mul(x, gamma); y = Max(x, n)", "gamma has others"),
+    "a larger slope by Max": Form("n = Mul(x, gamma); y = Max(x, n)", "another slope than above 0 and up to 1: gamma"),
     "slopes that widen": Form(
         "n = Mul(x, slopes); p = Greater(x, zero); y = Where(p, x, n)",
-        "slopes of shape [2, 1, 1, 1] may add to the shape of x",
+        "the slopes of shape [2, 1, 1, 1] may add to the shape of x",
         constants={"slopes": np.ones((2, 1, 1, 1), np.float32)},
     ),
     "slopes for an unknown size": Form(
         "n = Mul(x, slopes); p = Greater(x, zero); y = Where(p, x, n)",
-        "slopes of shape [4] may add to the shape of x",
+        "the slopes of shape [4] may add to the shape of x",
         shape=(4, "N"),
         constants={"slopes": np.ones(4, np.float32)},
     ),

@@ -24,7 +24,9 @@ FORMS = {
         "softmax",
         opset=18,
     ),
-    "softmax without a maximum": form("e = Exp(x); s = ReduceSum(e, last); y = Div(e, s)", "Softmax", "softmax-unshifted"),
+    "softmax without a maximum": form(
+        "e = Exp(x); s = ReduceSum(e, last); y = Div(e, s)", "Softmax", "softmax-unshifted"
+    ),
     "log softmax": form(SHIFTED + OVER + "l = Log(s); y = Sub(d, l)", "LogSoftmax", "log-softmax"),
     "log softmax by the logarithm of the sum": form(
         SHIFTED + OVER + "l = Log(s); a = Add(m, l); y = Sub(x, a)", "LogSoftmax", "log-softmax"
