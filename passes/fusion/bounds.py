@@ -2,10 +2,14 @@
 
 from math import inf
 
+import numpy as np
+
 from sardonyx import ir
 
 Interval = tuple[float, float]
 EVERYTHING: Interval = (-inf, inf)
+LARGEST = float(np.finfo(np.float32).max)
+"""What a Clip of FLOAT without bounds holds values to: it makes an infinity the largest number."""
 
 RANGES: dict[str, Interval] = {
     **dict.fromkeys(("Abs", "Exp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Softplus", "Sqrt"), (0.0, inf)),
@@ -21,8 +25,8 @@ MOVEMENT = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tra
 def bounds(node: ir.Node) -> Interval | str:
     """Returns the bounds to which a Relu, Clip, Max or Min holds its first input, or why they are not known.
 
-    The bounds of a Clip are attributes before opset 11. Max and Min count with two inputs, the other of which is a
-    constant of one element.
+    The bounds of a Clip are attributes before opset 11; it has `LARGEST` where they are missing. Max and Min count with
+    two inputs, the other of which is a constant of one element.
     """
     if node.op_type == "Relu":
         return (0.0, inf)
@@ -30,7 +34,7 @@ def bounds(node: ir.Node) -> Interval | str:
         low, high = (_number(node, index) for index in (1, 2))
         if low is None or high is None:
             return f"the bounds of {node.name} are not constant"
-        return max(low, ir.attribute(node, "min", -inf)), min(high, ir.attribute(node, "max", inf))
+        return max(low, ir.attribute(node, "min", -LARGEST)), min(high, ir.attribute(node, "max", LARGEST))
     number = next((n for n in (_number(node, 0), _number(node, 1)) if n is not None), None)
     if number is None or len(node.inputs) != 2:
         return f"the other input of {node.name} is not a constant of one element"
@@ -51,9 +55,9 @@ def known_range(value: ir.Value) -> Interval:
 
 
 def _number(node: ir.Node, index: int) -> float | None:
-    """The constant of one element at an input; infinite where a Clip has no such input, None where it is another."""
+    """The constant of one element at an input; its default where a Clip has none, None for another value."""
     value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
-        return {1: -inf, 2: inf}[index] if node.op_type == "Clip" else None
+        return {1: -LARGEST, 2: LARGEST}[index] if node.op_type == "Clip" else None
     tensor = ir.constant_tensor(value)
     return None if tensor is None or tensor.size != 1 else float(tensor.numpy().item())

@@ -1,6 +1,5 @@
 """Rules for Relu, Clip and Max or Min with a constant: which of them are needed, and which are one."""
 
-from collections.abc import Sequence
 from math import inf
 from typing import ClassVar
 
@@ -42,26 +41,20 @@ class RemoveClip(Rule):
         return found.values["x"]
 
 
-class ToRelu(Elementwise):
-    """max(x, 0), written as Max or as Clip without an upper bound."""
+class MaxToRelu(Elementwise):
+    """max(x, 0)."""
 
-    name = "to-relu"
-    summary = "Max(x, 0) or Clip(x, 0) becomes Relu"
+    name = "max-to-relu"
+    summary = "Max(x, 0) becomes Relu"
     operator = "Relu"
-    pattern: ClassVar[AnyOf] = AnyOf(
-        Op("Max", X, Const("floor", 0.0)), Op("Clip", X, Const("floor", 0.0), open_inputs=True)
-    )
-
-    def obstacle(self, found: Match) -> str | None:
-        """Refuses another bound."""
-        return None if bounds(found.root) == (0.0, inf) else f"{found.root.name} has an upper bound"
+    pattern: ClassVar[Op] = Op("Max", X, Const("floor", 0.0))
 
 
 class MergeClips(Rule):
     """Two bounds, one after the other, are one: the outer bounds hold, and the inner ones held between them."""
 
     name = "merge-clips"
-    summary = "two of Relu, Clip, and Max or Min with a constant, in a row become one Relu or Clip"
+    summary = "two of Relu, Clip, and Max or Min with a constant, in a row become one of them"
     pattern: ClassVar[AnyOf] = AnyOf(*_bounded(AnyOf(*_bounded(X, "inner")), "outer"))
 
     def check(self, found: Match, opset: int) -> str | None:
@@ -73,35 +66,33 @@ class MergeClips(Rule):
         return lacking("Clip", opset) or not_float(x) or widening(found, x)
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
-        """Builds Relu or Clip."""
-        merged = _merged(found)
+        """Builds Relu or Max for a lower bound, Min for an upper one, and Clip for both."""
+        merged, x = _merged(found), found.values["x"]
         assert not isinstance(merged, str), "the check refuses other bounds"
         if merged == (0.0, inf):
-            return editor.op("Relu", [found.values["x"]])
-        return editor.op("Clip", [found.values["x"], *_inputs(merged, found, editor)])
+            return editor.op("Relu", [x])
+        low, high = (
+            None if abs(bound) == inf else editor.constant(f"{found.root.name}_{name}", as_float32(bound))
+            for name, bound in zip(("min", "max"), merged, strict=True)
+        )
+        if low is None or high is None:
+            return editor.op("Max" if high is None else "Min", [x, low if high is None else high])
+        return editor.op("Clip", [x, low, high])
 
 
 def _merged(found: Match) -> Interval | str:
     """The bounds of two nodes as one interval, or why there is none."""
-    inner, outer = bounds(found.named["inner"]), bounds(found.named["outer"])
-    for held in (inner, outer):
-        if isinstance(held, str):
-            return held
-        if held[0] > held[1] or held == EVERYTHING:
-            return f"the bounds [{held[0]:g}, {held[1]:g}] are in the wrong order, or none"
-    assert not isinstance(inner, str), "returned above"
-    assert not isinstance(outer, str), "returned above"
+    held = [bounds(found.named[name]) for name in ("inner", "outer")]
+    inner, outer = held
+    if isinstance(inner, str):
+        return inner
+    if isinstance(outer, str):
+        return outer
+    for low, high in (inner, outer):
+        if low > high:
+            return f"the bounds [{low:g}, {high:g}] are in the wrong order"
     low, high = (min(max(bound, outer[0]), outer[1]) for bound in inner)
-    return low, high
+    return "neither of them bounds the value" if (low, high) == EVERYTHING else (low, high)
 
 
-def _inputs(held: Interval, found: Match, editor: Editor) -> Sequence[ir.Value | None]:
-    """The bounds as inputs of a Clip: none for infinity."""
-    inputs: list[ir.Value | None] = []
-    for name, bound in zip(("min", "max"), held, strict=True):
-        infinite = bound in EVERYTHING
-        inputs.append(None if infinite else editor.constant(f"{found.root.name}_{name}", as_float32(bound)))
-    return inputs if inputs[-1] is not None else inputs[:1]
-
-
-RULES = (RemoveClip(), ToRelu(), MergeClips())
+RULES = (RemoveClip(), MaxToRelu(), MergeClips())

@@ -5,28 +5,29 @@ Runtime's kernels of Elu, Celu and Selu call a slower exponential than Exp, and 
 """
 
 from collections.abc import Sequence
-from math import inf
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sardonyx import ir
-from sardonyx.passes.fusion.bounds import bounds
+from sardonyx.passes.fusion.bounds import LARGEST, bounds
 from sardonyx.passes.fusion.elementwise import Elementwise, X, where_positive
 from sardonyx.passes.fusion.obstacles import near, not_single, single
 from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Pattern
 from sardonyx.passes.rewriting.rule import Editor
 
 _RELU = Op("Relu", X)
-_NEGATIVE_PART = AnyOf(Op("Min", X, Const("ceiling", 0.0)), Op("Clip", X, name="ceiling", open_inputs=True))
+_MIN = Op("Min", X, Const("ceiling", 0.0))
+_NEGATIVE_PART = AnyOf(_MIN, Op("Clip", X, name="ceiling", open_inputs=True))
+"""min(x, 0) for an exponential, to which the largest negative number and minus infinity are the same."""
 
 
 def _not_negative_part(found: Match) -> str | None:
     """Why a matched Clip is not min(x, 0), or None."""
     clip = found.named.get("ceiling")
-    known = (-inf, 0.0) if clip is None else bounds(clip)
-    return None if known == (-inf, 0.0) else f"{found.named['ceiling'].name} does not clip at 0 from above alone"
+    known = None if clip is None else bounds(clip)
+    return None if clip is None or known == (-LARGEST, 0.0) else f"{clip.name} does not clip at 0 from above alone"
 
 
 def _exp_minus_one(part: Pattern) -> AnyOf:
@@ -147,7 +148,7 @@ class _TwoSlopes(Elementwise):
     pattern: ClassVar[AnyOf] = AnyOf(
         *where_positive(X, _SLOPED),
         Op("Max", X, _SLOPED),
-        Op("Add", _RELU, Op("Mul", _NEGATIVE_PART, Const("slope"))),
+        Op("Add", _RELU, Op("Mul", _MIN, Const("slope"))),
         Op("Sub", _RELU, Op("Mul", _MIRRORED, Const("slope"))),
         Op("Add", _RELU, Op("Mul", _MIRRORED, Const("negated"))),
     )
@@ -157,7 +158,7 @@ class _TwoSlopes(Elementwise):
         slope = _slope(found)
         if found.root.op_type == "Max" and not (np.all(slope > 0) and np.all(slope <= 1)):
             return f"Max(x, slope * x) has another slope than above 0 and up to 1: {found.values['slope'].name}"
-        return _not_negative_part(found)
+        return None
 
 
 class LeakyRelu(_TwoSlopes):

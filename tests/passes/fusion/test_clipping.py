@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tests import models_for_tests as build
 from tests.passes.fusion.forms import Form, check_becomes, check_refused, fuse
 
-GONE, MERGED, RELU = ("remove-clip",), ("merge-clips",), ("to-relu",)
+GONE, MERGED, RELU = ("remove-clip",), ("merge-clips",), ("max-to-relu",)
 
 FORMS = {
     "relu of relu": Form("r = Relu(x); y = Relu(r)", "Relu", GONE),
@@ -17,15 +18,17 @@ FORMS = {
     "clip of a narrower clip": Form("r = Clip(x, zero, two); y = Clip(r, minus_one, six)", "Clip", GONE),
     "max of exp": Form("r = Exp(x); y = Max(zero, r)", "Exp", GONE),
     "max": Form("y = Max(x, zero)", "Relu", RELU),
-    "clip from below": Form("y = Clip(x, zero)", "Relu", RELU),
     "relu then clip": Form("r = Relu(x); y = Clip(r, minus_one, six)", "Clip", MERGED),
     "clip then relu": Form("c = Clip(x, minus_one, six); y = Relu(c)", "Clip", MERGED),
     "clip then clip": Form("c = Clip(x, minus_one, two); y = Clip(c, zero, six)", "Clip", MERGED),
     "clips without a common point": Form("c = Clip(x, zero, one); y = Clip(c, two, six)", "Clip", MERGED),
     "relu6 by Min and Max": Form("c = Max(x, zero); y = Min(six, c)", "Clip", (*RELU, *MERGED)),
     "min then max": Form("c = Min(x, two); y = Max(c, minus_one)", "Clip", MERGED),
-    "min then min": Form("c = Min(x, two); y = Min(c, one)", "Clip", MERGED),
-    "clips from below": Form("c = Clip(x, minus_one); y = Max(c, zero)", "Relu", (*RELU, *MERGED)),
+    "min then min": Form("c = Min(x, two); y = Min(c, one)", "Min", MERGED),
+    "max then max": Form("c = Max(x, minus_one); y = Max(two, c)", "Max", MERGED),
+    "max then relu": Form("c = Max(x, minus_one); y = Relu(c)", "Relu", MERGED),
+    "clips from below": Form("c = Clip(x, minus_one); y = Max(c, zero)", "Clip", (*RELU, *MERGED)),
+    "clips from above": Form('c = Clip(x, "", two); y = Min(c, one)', "Clip", MERGED),
 }
 
 REFUSED = {
@@ -39,7 +42,6 @@ REFUSED = {
     "max of a clip that may widen": Form(
         "r = Sigmoid(x); y = Max(r, wide)", "which may add dimensions to r", constants={"wide": np.zeros((1,) * 4, "f")}
     ),
-    "clip from both sides": Form("y = Clip(x, zero, six)", "has an upper bound"),
 }
 
 
@@ -63,3 +65,10 @@ def test_the_merged_bounds_are_those_of_both() -> None:
     clip = model.graph[0]
     bounds = [float(value.const_value.numpy()) for value in clip.inputs[1:] if value is not None and value.const_value]
     assert bounds == [2.0, 2.0]
+
+
+def test_infinity_is_what_it_was() -> None:
+    feed = {"x": np.array([-np.inf, np.inf, np.nan, 0.5] * 8, np.float32).reshape(1, 4, 8)}
+    for case, form in FORMS.items():
+        (before,), (after,) = build.run(form.model(), feed), build.run(fuse(form)[0], feed)
+        np.testing.assert_array_equal(after, before, err_msg=case)

@@ -31,7 +31,7 @@ FORMS = {
     "hard sigmoid by Relu6": Form(RELU6 + "y = Div(c, six)", "HardSigmoid", ("hard-sigmoid",)),
     "hard sigmoid by Relu6 and product": Form(RELU6 + "y = Mul(c, sixth)", "HardSigmoid", ("hard-sigmoid",)),
     "hard sigmoid by Min and Max": Form(
-        MIN_MAX + "y = Mul(c, sixth)", "HardSigmoid", ("hard-sigmoid", "merge-clips", "to-relu")
+        MIN_MAX + "y = Mul(c, sixth)", "HardSigmoid", ("hard-sigmoid", "merge-clips", "max-to-relu")
     ),
     "hard swish by HardSigmoid": hard_swish("h = HardSigmoid <alpha = 0.16666667, beta = 0.5> (x); y = Mul(h, x)"),
     "hard swish, division last": hard_swish(RELU6 + "m = Mul(x, c); y = Div(m, six)"),
@@ -39,7 +39,7 @@ FORMS = {
     "hard swish, x divided": hard_swish(RELU6 + "m = Div(x, six); y = Mul(m, c)"),
     "hard swish, Relu6 divided": hard_swish(RELU6 + "m = Div(c, six); y = Mul(x, m)", "hard-sigmoid", "hard-swish"),
     "hard swish by Min and Max": hard_swish(
-        MIN_MAX + "m = Mul(x, c); y = Mul(m, sixth)", "merge-clips", "to-relu", "hard-swish"
+        MIN_MAX + "m = Mul(x, c); y = Mul(m, sixth)", "merge-clips", "max-to-relu", "hard-swish"
     ),
     "mish": Form("s = Softplus(x); t = Tanh(s); y = Mul(x, t)", "Mish", ("mish",), opset=18),
     "mish with its softplus written out": Form(

@@ -33,7 +33,7 @@ FORMS = {
         "i = Div(x, alpha); e = Exp(i); d = Sub(e, one); n = Mul(alpha, d); m = Min(zero, n); r = Max(x, zero);"
         "y = Add(r, m)",
         "Celu",
-        ("celu", "to-relu"),
+        ("celu", "max-to-relu"),
     ),
     "celu by Where": Form(
         "i = Div(x, alpha); e = Exp(i); d = Sub(e, one); n = Mul(alpha, d); p = Greater(x, zero); y = Where(p, x, n)",
