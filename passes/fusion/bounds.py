@@ -18,6 +18,9 @@ RANGES: dict[str, Interval] = {
 }
 """What an operator computes lies within, whatever its inputs."""
 
+BOUNDING = frozenset({"Clip", "Max", "Min", "Relu"})
+"""Operators that hold their first input to bounds, where the others are constants of one element."""
+
 MOVEMENT = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators whose output holds only elements of their first input."""
 
@@ -48,7 +51,7 @@ def known_range(value: ir.Value) -> Interval:
         node = node.inputs[0].producer()
     if node is None or node.domain:
         return EVERYTHING
-    if node.op_type in ("Relu", "Clip", "Max", "Min"):
+    if node.op_type in BOUNDING:
         held = bounds(node)
         return EVERYTHING if isinstance(held, str) or held[0] > held[1] else held
     return RANGES.get(node.op_type, EVERYTHING)

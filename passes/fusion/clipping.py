@@ -4,10 +4,10 @@ from math import inf
 from typing import ClassVar
 
 from sardonyx import ir
-from sardonyx.passes.fusion.bounds import EVERYTHING, Interval, bounds, known_range
+from sardonyx.passes.fusion.bounds import BOUNDING, EVERYTHING, MOVEMENT, RANGES, Interval, bounds, known_range
 from sardonyx.passes.fusion.elementwise import Elementwise, X
 from sardonyx.passes.fusion.obstacles import as_float32, lacking, not_float, widening
-from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Pattern
+from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Pattern, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
 
@@ -24,7 +24,7 @@ class RemoveClip(Rule):
 
     name = "remove-clip"
     summary = "Relu, Clip, or Max or Min with a constant, of a value that lies within the bounds goes"
-    pattern: ClassVar[AnyOf] = AnyOf(*_bounded(X, "outer"))
+    pattern: ClassVar[AnyOf] = AnyOf(*_bounded(Var("x", tuple(sorted({*RANGES, *BOUNDING, *MOVEMENT}))), "outer"))
 
     def check(self, found: Match, opset: int) -> str | None:
         """Refuses values that may lie outside the bounds."""

@@ -23,9 +23,16 @@ CONSTANT_RTOL = 1e-6
 
 @dataclass(frozen=True)
 class Var:
-    """Any value; the same name means the same value wherever it stands."""
+    """Any value; the same name means the same value wherever it stands.
+
+    Attributes:
+        name: Name in the match.
+        computed_by: Standard operators, one of which must compute the value; their nodes are no part of the match, so
+            others may use the value too. Empty: anything.
+    """
 
     name: str
+    computed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,8 @@ def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
             yield from operators(part)
     elif isinstance(pattern, AnyOf) and all(isinstance(part, Op) for part in pattern.patterns):
         yield frozenset().union(*(part.op_types for part in pattern.patterns if isinstance(part, Op)))
+    elif isinstance(pattern, Var) and pattern.computed_by:
+        yield frozenset(pattern.computed_by)
 
 
 def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:
@@ -235,11 +244,18 @@ class _Matcher:
             reason = _not_constant(part, value)
             if reason is not None:
                 return self.note(reason, node, state)
+        if isinstance(part, Var) and part.computed_by and not _is_computed_by(value, part.computed_by):
+            return self.note(f"{value.name} is not computed by {' or '.join(part.computed_by)}", node, state)
         bound = state.values.get(part.name)
         if bound is not None and bound is not value:
             return self.note(f"{value.name} is not {bound.name}", node, state)
         yield _State(state.nodes, {**state.values, part.name: value}, state.named)
         return None
+
+
+def _is_computed_by(value: ir.Value, op_types: tuple[str, ...]) -> bool:
+    producer = value.producer()
+    return producer is not None and not producer.domain and producer.op_type in op_types
 
 
 def _not_constant(part: Const, value: ir.Value) -> str | None:

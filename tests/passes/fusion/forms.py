@@ -32,7 +32,6 @@ SCALARS = {
     "epsilon": 1e-5,
 }
 CANDIDATES = tuple(rule.name for rule in RULES if rule.candidate)
-SIZES = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Form:
         opset: Standard opset.
         shape: Shape of x; N is tried at several sizes.
         constants: Further constants.
+        sizes: Sizes of N at which it runs.
     """
 
     text: str
@@ -54,6 +54,7 @@ class Form:
     opset: int = 17
     shape: tuple[int | str, ...] = ("N", 4, 8)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    sizes: tuple[int, ...] = (0, 1, 3)
 
     def model(self, shape: tuple[int | str, ...] = ()) -> onnx.ModelProto:
         """Builds the model, with another shape of x where one is given."""
@@ -80,7 +81,7 @@ def check_becomes(form: Form) -> None:
     assert sorted(result.stats) == sorted(set(form.rules)), [r.reason for r in result.refusals]
     assert build.operators(model) == form.operators.split()
     assert ir.verify(model) == ()
-    for size in SIZES:
+    for size in form.sizes:
         feed = form.feed(size)
         (before,), (after,) = build.run(form.model(), feed), build.run(model, feed)
         assert after.shape == before.shape

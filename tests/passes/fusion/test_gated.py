@@ -49,6 +49,11 @@ FORMS = {
 }
 
 REFUSED = {
+    "another type": Form(
+        "h = Cast <to = 10> (x); s = Softplus(h); t = Tanh(s); m = Mul(h, t); y = Cast <to = 1> (m)",
+        "h is not known to be FLOAT",
+        opset=18,
+    ),
     "swish in an old opset": Form("s = Sigmoid(x); y = Mul(x, s)", "Swish needs opset 24, the model has 23", opset=23),
     "mish in an old opset": Form("s = Softplus(x); t = Tanh(s); y = Mul(x, t)", "Mish needs opset 18"),
     "swish with several alphas": Form(

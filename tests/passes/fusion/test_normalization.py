@@ -29,6 +29,7 @@ CONSTANTS = {
     "ones": np.ones(2, np.float32) + build.weights(2, seed=8),
     "zeros": build.weights(2, seed=9),
     "unit": np.ones(3, np.float32),
+    "small": np.float64(1e-5),
     "target": np.array([2, 4, 3, 6]),
     "elsewhere": np.array([4, 2, 3, 6]),
     "four": build.weights(4),
@@ -127,12 +128,14 @@ OTHERS = {
         *(*INSTANCE, SCALED, SHIFTED),
         shape=("N", 4, 3, 2, 5),
     ),
-    "group norm": form(
+    "group norm": Form(
         GROUPED + "t = Shape(x); b = Reshape(i, t); g = Mul(b, channels); y = Add(g, offsets)",
         "GroupNormalization",
-        *("group-norm", SCALED, SHIFTED),
-        opset=21,
-        shape=("N", 4, "N", 6),
+        ("group-norm", SCALED, SHIFTED),
+        21,
+        ("N", 4, "N", 6),
+        CONSTANTS,
+        sizes=(1, 3),  # the -1 of the groups means nothing where there are no elements
     ),
     "group norm of a static shape": form(
         GROUPED + "y = Reshape(i, target)", "GroupNormalization", "group-norm", opset=21, shape=(2, 4, 3, 6)
@@ -141,6 +144,16 @@ OTHERS = {
 FORMS = {**LAYER_NORM, **OTHERS}
 
 REFUSED = {
+    "another type": form(
+        "c = Cast <to = 11> (x);"
+        + (MEAN + VARIANCE).replace("(x", "(c").replace("epsilon", "small")
+        + "s = Sqrt(w); n = Div(d, s); y = Cast <to = 1> (n)",
+        "c is not known to be FLOAT",
+    ),
+    "unknown rank": form(
+        "u = Squeeze(x);" + (MEAN + VARIANCE).replace("(x", "(u") + "s = Sqrt(w); y = Div(d, s)",
+        "the rank of the input of",
+    ),
     "layer norm in an old opset": form(
         MEAN + VARIANCE + "s = Sqrt(w); y = Div(d, s)", "LayerNormalization needs opset 17, the model has 16", opset=16
     ),
