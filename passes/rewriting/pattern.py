@@ -157,8 +157,10 @@ def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
         yield frozenset(pattern.op_types)
         for part in pattern.inputs:
             yield from operators(part)
-    elif isinstance(pattern, AnyOf) and all(isinstance(part, Op) for part in pattern.patterns):
-        yield frozenset().union(*(part.op_types for part in pattern.patterns if isinstance(part, Op)))
+    elif isinstance(pattern, AnyOf):
+        if all(isinstance(part, Op) for part in pattern.patterns):
+            yield frozenset().union(*(part.op_types for part in pattern.patterns if isinstance(part, Op)))
+        yield from set[frozenset[str]].intersection(*(set(operators(part)) for part in pattern.patterns))
     elif isinstance(pattern, Var) and pattern.computed_by:
         yield frozenset(pattern.computed_by)
 

@@ -38,6 +38,11 @@ def test_the_roots_are_the_alternatives() -> None:
     assert list(operators(EITHER)) == [{"Mul", "Add"}]
 
 
+def test_what_all_alternatives_need_is_needed() -> None:
+    needed = set(operators(AnyOf(Op("Mul", X, Op("Erf", X)), Op("Div", Op("Mul", Op("Erf", X), X), X))))
+    assert needed == {frozenset({"Mul", "Div"}), frozenset({"Mul"}), frozenset({"Erf"})}
+
+
 @pytest.mark.parametrize("text", ["y = Max(x, two)", "y = Max(two, x)", "y = Min(two, x)"])
 def test_the_operands_of_max_and_min_come_in_any_order(text: str) -> None:
     assert isinstance(match(Op(("Max", "Min"), X, Const("two", 2.0)), root(text)), Match)
