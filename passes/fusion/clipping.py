@@ -27,8 +27,10 @@ class RemoveClip(Rule):
     pattern: ClassVar[AnyOf] = AnyOf(*_bounded(Var("x", tuple(sorted({*RANGES, *BOUNDING, *MOVEMENT}))), "outer"))
 
     def check(self, found: Match, opset: int) -> str | None:
-        """Refuses values that may lie outside the bounds."""
+        """Refuses values that may lie outside the bounds, and types that hold larger numbers than FLOAT."""
         asked, x = bounds(found.root), found.values["x"]
+        if x.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+            return f"{x.name} is not known to be FLOAT, FLOAT16 or BFLOAT16"
         if isinstance(asked, str):
             return asked
         known = known_range(x)

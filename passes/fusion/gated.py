@@ -9,6 +9,8 @@ from sardonyx.passes.fusion.obstacles import near, not_single, single
 from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op
 
 SIXTH = 1.0 / 6.0
+SOFTPLUS_IS_X = 15.0
+"""From here on log(1 + exp(x)) = x + log(1 + exp(-x)) rounds to x in FLOAT: exp(-15) / 15 is 2e-8."""
 _NEGATED = AnyOf(Op("Neg", X), Op("Mul", X, Const("minus", -1.0)))
 _ONE_PLUS_EXP_MINUS = Op("Add", Op("Exp", _NEGATED), Const("one", 1.0))
 _RELU6 = Op("Clip", Op("Add", X, Const("three", 3.0)), Const("bottom", 0.0), Const("top", 6.0))
@@ -124,17 +126,29 @@ class Mish(Elementwise):
 
 
 class Softplus(Elementwise):
-    """log(exp(x) + 1).
+    """log(exp(x) + 1), where torch's dynamo exporter chooses x itself above a threshold.
 
     A candidate: from x = 88.73 on exp(x) overflows and the decomposition is infinite, the operator is x. ONNX Runtime's
     kernel is measured slower, too: it calls a slower exponential than Exp.
     """
 
     name = "softplus"
-    summary = "Log(Exp(x) + 1) becomes Softplus"
+    summary = "Log(Exp(x) + 1) becomes Softplus, and Where(x > threshold, x, Softplus(x)) too"
     operator = "Softplus"
     candidate = True
-    pattern: ClassVar[Op] = Op("Log", Op("Add", Op("Exp", X), Const("one", 1.0)))
+    pattern: ClassVar[AnyOf] = AnyOf(
+        Op("Log", Op("Add", Op("Exp", X), Const("one", 1.0))),
+        Op("Where", Op("Greater", X, Const("threshold")), X, Op("Softplus", X)),
+    )
+
+    def obstacle(self, found: Match) -> str | None:
+        """Refuses thresholds under which the softplus of x is not x yet."""
+        if "threshold" not in found.values:
+            return None
+        reason = not_single(found, "threshold")
+        if reason is not None or single(found, "threshold") >= SOFTPLUS_IS_X:
+            return reason
+        return f"the threshold {found.values['threshold'].name} is below {SOFTPLUS_IS_X:g}"
 
 
 RULES = (Sigmoid(), Swish(), HardSwish(), HardSigmoid(), Mish(), Softplus())

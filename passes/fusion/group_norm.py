@@ -44,8 +44,9 @@ class GroupNorm(Rule):
         channels = static_dims(x, (1,))
         if isinstance(channels, str):
             return channels
-        batch, groups = found.constant("grouped")[:2].tolist()
-        if found.constant("grouped").size != 3 or batch not in (0, x.shape[0]):
+        batch, groups = np.resize(found.constant("grouped"), 2).tolist()
+        keeps = (batch == 0 and not ir.attribute(found.named["group"], "allowzero", 0)) or batch == x.shape[0]
+        if found.constant("grouped").size != 3 or not keeps:
             return f"{found.values['grouped'].name} does not keep the batch and make groups"
         if groups != found.constant("scale").size or channels[0] % groups:
             return f"{channels[0]} channels are not {groups} whole groups"

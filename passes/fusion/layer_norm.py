@@ -12,7 +12,6 @@ from sardonyx import ir
 from sardonyx.passes.fusion.elementwise import X
 from sardonyx.passes.fusion.norm_parameters import broadcast_parameter
 from sardonyx.passes.fusion.obstacles import (
-    as_float32,
     lacking,
     not_float,
     not_single,
@@ -34,13 +33,13 @@ def _mean_square(part: Pattern) -> Op:
 
 
 def _deviation(part: Pattern) -> AnyOf:
-    """sqrt(mean(part^2) + epsilon)."""
+    """The root sqrt(mean(value^2) + epsilon)."""
     shifted = Op("Add", _mean_square(part), Const("epsilon"))
     return AnyOf(Op("Sqrt", shifted), Op("Pow", shifted, Const("power", 0.5)))
 
 
 def _inverse_deviation(part: Pattern) -> AnyOf:
-    """1 / sqrt(mean(part^2) + epsilon)."""
+    """The inverse root 1 / sqrt(mean(value^2) + epsilon)."""
     return AnyOf(
         Op("Reciprocal", _deviation(part)),
         Op("Div", Const("one", 1.0), _deviation(part)),
@@ -49,21 +48,18 @@ def _inverse_deviation(part: Pattern) -> AnyOf:
 
 
 def _normalized(part: Pattern) -> AnyOf:
-    """Part / sqrt(mean(part^2) + epsilon)."""
+    """A value over sqrt(mean(value^2) + epsilon)."""
     return AnyOf(Op("Div", part, _deviation(part)), Op("Mul", part, _inverse_deviation(part)))
 
 
 def _reductions_obstacle(found: Match) -> str | None:
     """Why the input, the axes or epsilon of a match are not those of a normalization, or None."""
-    x = found.values["x"]
-    axes = same_axes(found)
+    x, axes = found.values["x"], same_axes(found)
     reason = not_float(x) or not_single(found, "epsilon") or widening(found, x)
-    if reason is not None:
-        return reason
-    if isinstance(axes, str):
-        return axes
+    if reason is not None or isinstance(axes, str):
+        return reason or str(axes)
     epsilon = single(found, "epsilon")
-    return None if epsilon >= 0 else f"epsilon is {epsilon:g}, below 0"
+    return None if epsilon >= 0 else f"{found.values['epsilon'].name} is {epsilon:g}, below 0"
 
 
 def _trailing_dims(found: Match) -> tuple[int, ...] | str:
@@ -84,17 +80,20 @@ class _OverTrailingAxes(Rule):
 
     def check(self, found: Match, opset: int) -> str | None:
         """Refuses other axes, unknown sizes, other types, and opsets without the operator."""
-        reason = lacking(self.operator, opset) or _reductions_obstacle(found)
         dims = _trailing_dims(found)
+        reason = lacking(self.operator, opset) or _reductions_obstacle(found)
         return reason or (dims if isinstance(dims, str) else None)
+
+    @staticmethod
+    def _attributes(found: Match, dims: tuple[int, ...]) -> list[ir.Attr]:
+        return [ir.AttrInt64("axis", -len(dims)), ir.AttrFloat32("epsilon", single(found, "epsilon"))]
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the operator with a scale of ones."""
         dims = _trailing_dims(found)
         assert not isinstance(dims, str), "the check refuses other axes"
-        attributes = [ir.AttrInt64("axis", -len(dims)), ir.AttrFloat32("epsilon", single(found, "epsilon"))]
         scale = editor.constant(f"{found.root.name}_scale", np.ones(dims, np.float32))
-        return editor.op(self.operator, [found.values["x"], scale], attributes)
+        return editor.op(self.operator, [found.values["x"], scale], self._attributes(found, dims))
 
 
 class LayerNorm(_OverTrailingAxes):
@@ -125,19 +124,18 @@ class LayerNormFromMoments(_OverTrailingAxes):
         if reason is not None:
             return reason
         dims = _trailing_dims(found)
-        parameters = [broadcast_parameter(found, name, dims) for name in ("scale", "bias") if isinstance(dims, tuple)]
+        parameters = [broadcast_parameter(found, name, dims) for name in ("scale", "bias")]
         return next((known for known in parameters if isinstance(known, str)), None)
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds LayerNormalization with its scale and bias."""
         dims = _trailing_dims(found)
         assert not isinstance(dims, str), "the check refuses other axes"
-        attributes = [ir.AttrInt64("axis", -len(dims)), ir.AttrFloat32("epsilon", single(found, "epsilon"))]
         parameters = [
             editor.constant(found.values[name].name or name, np.asarray(broadcast_parameter(found, name, dims)))
             for name in ("scale", "bias")
         ]
-        return editor.op(self.operator, [found.values["x"], *parameters], attributes)
+        return editor.op(self.operator, [found.values["x"], *parameters], self._attributes(found, dims))
 
 
 class RmsNorm(_OverTrailingAxes):
@@ -173,10 +171,8 @@ class InstanceNorm(Rule):
         assert not isinstance(channels, str), "the check refuses unknown channels"
         scale = editor.constant(f"{found.root.name}_scale", np.ones(channels, np.float32))
         bias = editor.constant(f"{found.root.name}_bias", np.zeros(channels, np.float32))
-        epsilon = as_float32(single(found, "epsilon")).item()
-        return editor.op(
-            "InstanceNormalization", [found.values["x"], scale, bias], [ir.AttrFloat32("epsilon", epsilon)]
-        )
+        attributes = [ir.AttrFloat32("epsilon", single(found, "epsilon"))]
+        return editor.op("InstanceNormalization", [found.values["x"], scale, bias], attributes)
 
 
 def _per_instance(found: Match) -> bool:

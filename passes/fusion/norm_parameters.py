@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.passes.fusion.elementwise import X
-from sardonyx.passes.fusion.obstacles import not_float
+from sardonyx.passes.fusion.obstacles import as_float32, not_float
 from sardonyx.passes.rewriting.pattern import Const, Match, Op
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
@@ -20,7 +20,7 @@ WITH_BIAS = ("LayerNormalization", *PER_CHANNEL)
 
 
 def broadcast_parameter(found: Match, name: str, dims: tuple[int, ...] | str) -> FloatArray | str:
-    """Returns a matched constant as a parameter of the last axes of x.
+    """Gives a matched constant the shape of a parameter of the last axes of x.
 
     Args:
         found: A match with the value x and the constant.
@@ -36,7 +36,8 @@ def broadcast_parameter(found: Match, name: str, dims: tuple[int, ...] | str) ->
         return dims
     if x.shape is None or array.ndim > x.shape.rank():
         return f"{value.name} may add dimensions to {x.name}"
-    outer, inner = array.shape[: -len(dims)], array.shape[-len(dims) :]
+    split = max(0, array.ndim - len(dims))
+    outer, inner = array.shape[:split], array.shape[split:]
     aligned = dims[len(dims) - len(inner) :]
     if any(size != 1 for size in outer) or any(size not in (1, dim) for size, dim in zip(inner, aligned, strict=True)):
         return f"{value.name} of shape {list(array.shape)} does not vary along the normalized axes {list(dims)} alone"
@@ -83,7 +84,7 @@ def _parameter(editor: Editor, kept: ir.Value, product: npt.NDArray[np.float64],
     tensor = ir.constant_tensor(kept)
     if tensor is not None and tuple(tensor.shape.numpy()) == operand.shape and np.array_equal(product, operand):
         return kept
-    return editor.constant(f"{kept.name}_fused", product.astype(np.float32))
+    return editor.constant(f"{kept.name}_fused", as_float32(product))
 
 
 class AbsorbScale(_Absorb):
@@ -100,13 +101,12 @@ class AbsorbScale(_Absorb):
         factor = np.asarray(self._operand(found), np.float64)
         norm, bias = found.named["norm"], self._bias(found)
         scale = found.constant("scale") * factor
-        inputs = [found.values["x"], _parameter(editor, found.values["operand"], scale, factor.astype(np.float32))]
+        inputs = [found.values["x"], _parameter(editor, found.values["operand"], scale, as_float32(factor))]
         if bias is not None:
             tensor = ir.constant_tensor(bias)
             assert tensor is not None, "the check refuses computed parameters"
             product = tensor.numpy() * factor
-            zero = not np.any(product)
-            inputs.append(bias if zero else editor.constant(f"{bias.name}_fused", product.astype(np.float32)))
+            inputs.append(editor.constant(f"{bias.name}_fused", as_float32(product)) if np.any(product) else bias)
         return editor.op(norm.op_type, inputs, list(norm.attributes.values()))
 
 
@@ -123,7 +123,7 @@ class AbsorbBias(_Absorb):
         norm, bias = found.named["norm"], self._bias(found)
         tensor = ir.constant_tensor(bias) if bias is not None else None
         total = term if tensor is None else tensor.numpy() + term
-        parameter = _parameter(editor, found.values["operand"], total, term.astype(np.float32))
+        parameter = _parameter(editor, found.values["operand"], total, as_float32(term))
         return editor.op(
             norm.op_type, [found.values["x"], found.values["scale"], parameter], list(norm.attributes.values())
         )

@@ -9,6 +9,9 @@ from tests.passes.fusion.forms import Form, check_becomes, check_refused, fuse
 GONE, MERGED, RELU = ("remove-clip",), ("merge-clips",), ("max-to-relu",)
 
 FORMS = {
+    "relus of FLOAT16": Form(
+        "c = Cast <to = 10> (x); r = Relu(c); s = Relu(r); y = Cast <to = 1> (s)", "Cast Relu Cast", GONE
+    ),
     "relu of relu": Form("r = Relu(x); y = Relu(r)", "Relu", GONE),
     "relu of sigmoid": Form("r = Sigmoid(x); y = Relu(r)", "Sigmoid", GONE),
     "relu of a reshaped softmax": Form(
@@ -32,6 +35,10 @@ FORMS = {
 }
 
 REFUSED = {
+    "relu of a double": Form(
+        "c = Cast <to = 11> (x); r = Sigmoid(c); s = Relu(r); y = Cast <to = 1> (s)",
+        "r is not known to be FLOAT, FLOAT16 or BFLOAT16",
+    ),
     "relu of tanh": Form("r = Tanh(x); y = Relu(r)", "r may lie outside [0, inf]"),
     "bounds that are computed": Form(
         "s = ReduceMax <keepdims = 0> (x); c = Clip(x, zero, s); y = Relu(c)", "the bounds of"

@@ -45,6 +45,12 @@ FORMS = {
     "mish with its softplus written out": Form(
         "e = Exp(x); s = Add(e, one); l = Log(s); t = Tanh(l); y = Mul(t, x)", "Mish", ("mish", "softplus"), opset=18
     ),
+    "softplus with a threshold": Form(
+        "e = Exp(x); s = Add(one, e); l = Log(s); p = Greater(x, far); y = Where(p, x, l)",
+        "Softplus",
+        ("softplus",),
+        constants={"far": np.float32(20)},
+    ),
     "softplus": Form("e = Exp(x); s = Add(one, e); y = Log(s)", "Softplus", ("softplus",)),
 }
 
@@ -68,6 +74,9 @@ REFUSED = {
     ),
     "hard sigmoid with several offsets": Form(
         "p = Mul(alpha, x); a = Add(p, many); y = Clip(a, zero, one)", "many has", constants={"many": MANY}
+    ),
+    "softplus with a low threshold": Form(
+        "s = Softplus(x); p = Greater(x, six); y = Where(p, x, s)", "the threshold six is below 15"
     ),
     "hard swish with another slope": Form("h = HardSigmoid(x); y = Mul(h, x)", "has alpha=0.2 and beta=0.5"),
 }

@@ -25,6 +25,7 @@ CONSTANTS = {
     "last2": np.array([1, 2]),
     "first": np.array([1]),
     "groups": np.array([0, 2, -1]),
+    "flat": np.array([1, 4, -1]),
     "thirds": np.array([0, 3, -1]),
     "ones": np.ones(2, np.float32) + build.weights(2, seed=8),
     "zeros": build.weights(2, seed=9),
@@ -179,7 +180,7 @@ REFUSED = {
         shape=(4, 4, "N"),
     ),
     "epsilon below zero": form(
-        MEAN + VARIANCE.replace("epsilon", "minus_one") + "s = Sqrt(w); y = Div(d, s)", "epsilon is -1, below 0"
+        MEAN + VARIANCE.replace("epsilon", "minus_one") + "s = Sqrt(w); y = Div(d, s)", "minus_one is -1, below 0"
     ),
     "epsilon for each row": form(
         MEAN + VARIANCE.replace("epsilon", "column") + "s = Sqrt(w); y = Div(d, s)", "column has more than one element"
@@ -209,6 +210,15 @@ REFUSED = {
     ),
     "factor for each position": form(
         "n = InstanceNormalization(x, four, four); y = Mul(n, scale)", "is not one element for each channel"
+    ),
+    "factor behind a scalar scale": form(
+        "n = LayerNormalization(x, gamma); y = Mul(n, scale)", "scale of shape [8] does not vary"
+    ),
+    "groups without the batch": form(
+        GROUPED.replace("groups", "flat").replace("ones", "four").replace("zeros", "four") + "y = Reshape(i, target)",
+        "flat does not keep the batch and make groups",
+        opset=21,
+        shape=(2, 4, 3, 6),
     ),
     "another output": form("n, m = LayerNormalization(x, scale); y = Mul(m, gamma)", "it is not the first output of"),
 }
