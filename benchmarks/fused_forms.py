@@ -9,7 +9,7 @@ with a form below 0.97 must be a candidate.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,17 +17,9 @@ from sardonyx import ir
 from sardonyx.measure import Session, SessionOptions, describe_machine, paired_latency
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.fusion.fuse import RULES, Fuse
-from tests.passes.fusion import test_clipping, test_gated, test_gelu, test_normalization, test_piecewise, test_softmax
 from tests.passes.fusion.forms import CANDIDATES, Form
+from tests.passes.fusion.golden import TOPICS
 
-TOPICS: Mapping[str, Mapping[str, Form]] = {
-    "gelu": test_gelu.FORMS,
-    "gated": test_gated.FORMS,
-    "piecewise": test_piecewise.FORMS,
-    "clipping": test_clipping.FORMS,
-    "normalization": test_normalization.FORMS,
-    "softmax": test_softmax.FORMS,
-}
 HARMLESS = 0.97
 GROWN = {8: 384, 4: 128, 5: 28, 6: 28, 3: 14, 2: 14}
 """Sizes of a realistic model for the small ones of the tests: a transformer's width, channels, and image sides."""

@@ -60,7 +60,8 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 if any(node.op_type in root.op_types and node.domain == root.domain for root in roots(rule.pattern)):
                     found = match(rule.pattern, node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
-                    yield rule, reason or "nothing: it applies"
+                    applies = "it applies where it is enabled" if rule.candidate else "it applies"
+                    yield rule, reason or f"nothing: {applies}"
 
 
 class _GraphRewriter:

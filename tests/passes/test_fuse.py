@@ -14,15 +14,8 @@ from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
-from tests.passes.fusion import (
-    test_clipping,
-    test_gated,
-    test_gelu,
-    test_normalization,
-    test_piecewise,
-    test_softmax,
-)
-from tests.passes.fusion.forms import CANDIDATES, Form
+from tests.passes.fusion.forms import CANDIDATES
+from tests.passes.fusion.golden import FORMS
 
 node = helper.make_node
 NOTHING = PassContext()
@@ -158,17 +151,6 @@ GOLDEN: dict[str, tuple[onnx.ModelProto, list[str], str]] = {
         "remove-reshape",
     ),
 }
-
-
-FORMS: tuple[Form, ...] = tuple(
-    form
-    for forms in (
-        *(test_clipping.FORMS, test_gated.FORMS, test_gelu.FORMS),
-        *(test_normalization.FORMS, test_piecewise.FORMS, test_softmax.FORMS),
-    )
-    for form in forms.values()
-)
-"""Forms that have tests of their own."""
 
 
 class TestFuse(PassContract):

@@ -65,3 +65,9 @@ def test_near_misses_reach_every_root() -> None:
     reasons = {rule.name: reason for rule, reason in near_misses(model, RULES, model.graph[-1].name or "")}
     assert reasons["leaky-relu"] == "the constant two is not 0.0"
     assert {"elu", "prelu", "thresholded-relu"} < reasons.keys()
+
+
+def test_a_candidate_that_would_apply_is_told_from_a_rule_that_does() -> None:
+    model = build.model([parser.parse_node("l = Softmax(x)"), parser.parse_node("y = Log(l)")], {"x": [2]}, {"y": [2]})
+    reasons = {rule.name: reason for rule, reason in near_misses(model, RULES, model.graph[-1].name or "")}
+    assert reasons["log-of-softmax"] == "nothing: it applies where it is enabled"

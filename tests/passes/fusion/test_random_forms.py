@@ -9,19 +9,13 @@ from sardonyx import ir
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.fusion.fuse import Fuse
 from tests import models_for_tests as build
-from tests.passes.fusion import test_clipping, test_gated, test_gelu, test_normalization, test_piecewise, test_softmax
-from tests.passes.fusion.forms import CANDIDATES, Form
+from tests.passes.fusion.forms import CANDIDATES
+from tests.passes.fusion.golden import FORMS
 
 SHAPE = ("N", 4, 8)
-ALL: tuple[Form, ...] = tuple(
-    form
-    for forms in (
-        *(test_clipping.FORMS, test_gated.FORMS, test_gelu.FORMS),
-        *(test_normalization.FORMS, test_piecewise.FORMS, test_softmax.FORMS),
-    )
-    for form in forms.values()
-    if form.shape == SHAPE and "Transpose" not in form.text and "to = 10" not in form.text  # FLOAT of SHAPE in and out
-)
+ALL = [  # FLOAT of SHAPE in and out
+    form for form in FORMS if form.shape == SHAPE and "Transpose" not in form.text and "to = 10" not in form.text
+]
 NEWEST = 24
 POOLS = {
     17: [form for form in ALL if form.opset == 17],
