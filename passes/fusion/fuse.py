@@ -5,14 +5,33 @@ from dataclasses import dataclass
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
-from sardonyx.passes.fusion import activations, channelwise, gemm, movement, normalization, padding
+from sardonyx.passes.fusion import (
+    channelwise,
+    clipping,
+    gated,
+    gelu,
+    gemm,
+    group_norm,
+    layer_norm,
+    movement,
+    norm_parameters,
+    padding,
+    piecewise,
+    softmax,
+)
 from sardonyx.passes.rewriting.driver import rewrite_model
 from sardonyx.passes.rewriting.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     *movement.RULES,
-    *normalization.RULES,
-    *activations.RULES,
+    *layer_norm.RULES,
+    *norm_parameters.RULES,
+    *group_norm.RULES,
+    *softmax.RULES,
+    *clipping.RULES,
+    *gelu.RULES,
+    *gated.RULES,
+    *piecewise.RULES,
     *padding.RULES,
     *channelwise.RULES,
     *gemm.RULES,
@@ -25,16 +44,18 @@ class Fuse(Pass):
 
     Attributes:
         disable: Names of rules to leave out.
+        enable: Names of candidates to apply: rules that are left out otherwise (see `Rule.candidate`).
     """
 
     name = "fuse"
     summary = "fuse and simplify nodes by rules; " + ", ".join(rule.name for rule in RULES)
 
     disable: tuple[str, ...] = ()
+    enable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known = [rule.name for rule in RULES]
-        unknown = [name for name in self.disable if name not in known]
+        unknown = [name for name in (*self.disable, *self.enable) if name not in known]
         if unknown:
             raise SpecError(f"There is no fusion rule {unknown[0]!r}.", remedy=f"Rules: {', '.join(known)}.")
 
@@ -45,5 +66,6 @@ class Fuse(Pass):
             PassError: If rules undo each other.
         """
         ir.ensure_shapes(model)
-        done = rewrite_model(model, [rule for rule in RULES if rule.name not in self.disable])
+        rules = [rule for rule in RULES if rule.name in self.enable or not rule.candidate]
+        done = rewrite_model(model, [rule for rule in rules if rule.name not in self.disable])
         return PassResult(model, bool(done.stats), dict(done.stats), tuple(done.refusals))

@@ -17,10 +17,7 @@ NO_PADS: tuple[int, ...] = ()
 SHARED_BYTES = 1 << 20
 """A larger weight that other nodes read too is not scaled: the copy would stand beside it in the file."""
 
-WEIGHTED = (
-    *("Conv", "ConvTranspose", "Gemm"),
-    *("BatchNormalization", "InstanceNormalization", "LayerNormalization"),
-)
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")
 """Operators with a weight per output channel as second input and an optional bias as third."""
 
 
@@ -67,8 +64,6 @@ _OUTPUT: Mapping[str, Callable[[ir.Node], Side]] = {
     "Gemm": lambda node: Side(0 if _transposed(node) else 1, 1),
     "MatMul": lambda node: Side(-1, -1),
     "BatchNormalization": lambda node: Side(0, 1),
-    "InstanceNormalization": lambda node: Side(0, 1),
-    "LayerNormalization": lambda node: Side(0, -1),
 }
 _INPUT: Mapping[str, Callable[[ir.Node], Side]] = {
     "Conv": lambda node: Side(1, 1, _groups(node)),
@@ -144,8 +139,6 @@ def _node_obstacle(linear: Linear) -> str | None:
     node = linear.node
     if ir.attribute(node, "training_mode", 0):
         return f"the BatchNormalization {node.name} is in training mode"
-    if node.op_type == "LayerNormalization" and len(linear.shape) != 1:
-        return f"{node.name} normalizes over several axes"
     if node.op_type == "MatMul" and len(linear.shape) < 2:
         return f"the weight {linear.weight.name} is a vector"
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Refusal
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators, roots
 from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 
 REWRITES_PER_NODE = 8
@@ -61,10 +61,11 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
             if node.name != node_name:
                 continue
             for rule in rules:
-                if node.op_type in rule.pattern.op_types and node.domain == rule.pattern.domain:
+                if any(node.op_type in root.op_types and node.domain == root.domain for root in roots(rule.pattern)):
                     found = rule.find(node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
-                    yield rule, reason or "nothing: it applies"
+                    applies = "it applies where it is enabled" if rule.candidate else "it applies"
+                    yield rule, reason or f"nothing: {applies}"
 
 
 class _GraphRewriter:
@@ -79,7 +80,7 @@ class _GraphRewriter:
         self.present = {node.op_type for node in graph}
         self.index: dict[str, list[Rule]] = {}
         for rule in rules:
-            for op_type in rule.pattern.op_types:
+            for op_type in dict.fromkeys(op_type for root in roots(rule.pattern) for op_type in root.op_types):
                 self.index.setdefault(op_type, []).append(rule)
         self.needs = {rule: tuple(operators(rule.pattern)) for rule in rules}
 

@@ -3,28 +3,36 @@
     Op("Mul", Var("x"), Op("Sigmoid", Var("x")))            x * sigmoid(x), in either order
     Op("Div", Var("x"), Const("root", 1.4142135))           a division by a constant
 
-A pattern is matched from its root node towards the inputs. Add and Mul match in either order of their inputs. A failed
-match says which node ended it, so that a user can be told what was missing.
+A pattern is matched from its root node towards the inputs. Add, Mul, Max and Min match in either order of two inputs. A
+failed match says which node ended it, so that a user can be told what was missing.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from sardonyx import ir
 
-COMMUTATIVE = frozenset({"Add", "Mul"})
+COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
 CONSTANT_RTOL = 1e-6
 """Exporters round constants such as the square root of 2 to float32."""
 
 
 @dataclass(frozen=True)
 class Var:
-    """Any value; the same name means the same value wherever it stands."""
+    """Any value; the same name means the same value wherever it stands.
+
+    Attributes:
+        name: Name in the match.
+        computed_by: Standard operators, one of which must compute the value; their nodes are no part of the match, so
+            others may use the value too. Empty: anything.
+    """
 
     name: str
+    computed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,23 +149,34 @@ class _State:
     named: Mapping[str, ir.Node] = field(default_factory=dict)
 
 
+def roots(pattern: Op | AnyOf) -> tuple[Op, ...]:
+    """Returns the nodes a pattern may start from: itself, or its alternatives, which must be of nodes."""
+    if isinstance(pattern, Op):
+        return (pattern,)
+    return tuple(part for part in pattern.patterns if isinstance(part, Op))
+
+
 def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
     """Yields sets of operators: a graph that lacks all operators of one of them cannot match."""
     if isinstance(pattern, Op):
         yield frozenset(pattern.op_types)
         for part in pattern.inputs:
             yield from operators(part)
-    elif isinstance(pattern, AnyOf) and all(isinstance(part, Op) for part in pattern.patterns):
-        yield frozenset().union(*(part.op_types for part in pattern.patterns if isinstance(part, Op)))
+    elif isinstance(pattern, AnyOf):
+        if all(isinstance(part, Op) for part in pattern.patterns):
+            yield frozenset().union(*(part.op_types for part in pattern.patterns if isinstance(part, Op)))
+        yield from set[frozenset[str]].intersection(*(set(operators(part)) for part in pattern.patterns))
+    elif isinstance(pattern, Var) and pattern.computed_by:
+        yield frozenset(pattern.computed_by)
 
 
-def match(pattern: Op, node: ir.Node) -> Match | Mismatch:
+def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:
     """Matches a pattern at a node.
 
     Every matched node but the root must be used by matched nodes only, because the rewrite removes it.
     """
     matcher = _Matcher()
-    for state in matcher.node(pattern, node, _State()):
+    for state in chain.from_iterable(matcher.node(root, node, _State()) for root in roots(pattern)):
         leak = _leak(state.nodes, node)
         if leak is None:
             inner = dict.fromkeys(n for n in state.nodes if n is not node)
@@ -232,11 +251,18 @@ class _Matcher:
             reason = _not_constant(part, value)
             if reason is not None:
                 return self.note(reason, node, state)
+        if isinstance(part, Var) and part.computed_by and not _is_computed_by(value, part.computed_by):
+            return self.note(f"{value.name} is not computed by {' or '.join(part.computed_by)}", node, state)
         bound = state.values.get(part.name)
         if bound is not None and bound is not value:
             return self.note(f"{value.name} is not {bound.name}", node, state)
         yield _State(state.nodes, {**state.values, part.name: value}, state.named)
         return None
+
+
+def _is_computed_by(value: ir.Value, op_types: tuple[str, ...]) -> bool:
+    producer = value.producer()
+    return producer is not None and not producer.domain and producer.op_type in op_types
 
 
 def _not_constant(part: Const, value: ir.Value) -> str | None:

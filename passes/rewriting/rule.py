@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.provenance import mark
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, Op, match
+from sardonyx.passes.rewriting.pattern import AnyOf, Match, Mismatch, Op, match
 
 
 class Rule(ABC):
@@ -21,12 +21,15 @@ class Rule(ABC):
     Attributes:
         name: In kebab-case, unique among rules.
         summary: What becomes what.
-        pattern: What to look for.
+        pattern: What to look for: a node, or any of several.
+        candidate: Whether the rule is applied only where it is asked for: what it makes is measured slower on some
+            target, or equals the decomposition only where that does not overflow.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    pattern: ClassVar[Op]
+    pattern: ClassVar[Op | AnyOf]
+    candidate: ClassVar[bool] = False
 
     def find(self, node: ir.Node) -> Match | Mismatch:
         """Matches the pattern at a node. What a rule leaves out here is no refusal: it was never asked for."""
@@ -107,7 +110,7 @@ class Editor:
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
-        return ir.add_initializer(self.graph, self.names.value(name), np.ascontiguousarray(array))
+        return ir.add_initializer(self.graph, self.names.value(name), np.asarray(array, order="C"))
 
     def lazy_constant(
         self, name: str, dtype: ir.DataType, shape: tuple[int, ...], compute: "Callable[[], npt.NDArray[Any]]"

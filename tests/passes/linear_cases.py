@@ -137,20 +137,6 @@ AFTER = {
         ["BatchNormalization"],
         {"fuse-channelwise": 2},
     ),
-    "instance norm, mul": Case(
-        [node("InstanceNormalization", ["x", "s", "t"], ["i"]), node("Mul", ["i", "k"], ["y"])],
-        IMAGE,
-        {"s": build.weights(4), "t": build.weights(4, seed=1), "k": build.weights(4, 1, 1, seed=2)},
-        ["InstanceNormalization"],
-        {"fuse-channelwise": 1},
-    ),
-    "layer norm without bias, add": Case(
-        [node("LayerNormalization", ["x", "s"], ["i"]), node("Add", ["k", "i"], ["y"])],
-        TOKENS,
-        {"s": build.weights(6), "k": build.weights(6, seed=2)},
-        ["LayerNormalization"],
-        {"fuse-channelwise": 1},
-    ),
     "scaled query": Case(
         [
             node("MatMul", ["x", "w"], ["m"]),
