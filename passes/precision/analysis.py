@@ -46,7 +46,7 @@ class Analysis:
         self.graphs: tuple[ir.Graph, ...] = (self.model.graph, *self.model.graph.subgraphs())
         self.derived = from_integers(self.graphs)
         self._proven = proven_intervals(self.graphs)
-        self._losses: dict[int, ConstantLoss] = {}
+        self._losses: dict[int, tuple[ir.TensorProtocol, ConstantLoss]] = {}  # the tensor keeps its id taken
         self._positions: dict[ir.Node, Positions] = {}
         self._masks: dict[ir.Value, bool] = {}
 
@@ -62,13 +62,8 @@ class Analysis:
     def loss(self, tensor: ir.TensorProtocol) -> ConstantLoss:
         """Returns what a FLOAT constant loses; each tensor is read once."""
         if id(tensor) not in self._losses:
-            self._losses[id(tensor)] = constant_loss(tensor, self.form)
-        return self._losses[id(tensor)]
-
-    def exceeds(self, value: ir.Value) -> bool:
-        """Whether a value is known to reach beyond the limit."""
-        interval = self.interval(value)
-        return interval is not None and max(-interval[0], interval[1]) > self.limit
+            self._losses[id(tensor)] = (tensor, constant_loss(tensor, self.form))
+        return self._losses[id(tensor)][1]
 
     def masks(self, value: ir.Value) -> bool:
         """Whether a value holds the large numbers that switch attention scores off, and nothing else is made of it."""
@@ -76,12 +71,15 @@ class Analysis:
             self._masks[value] = only_scores(value) and self._holds_mask(value)
         return self._masks[value]
 
+    def _within(self, interval: Interval | None) -> bool:
+        return interval is not None and max(-interval[0], interval[1]) <= self.limit
+
     def _holds_mask(self, value: ir.Value) -> bool:
         tensor = float_constant(value)
         if tensor is not None:
             return self.loss(tensor).overflows
         if value in self.derived:
-            return self.interval(value) is None or self.exceeds(value)
+            return not self._within(self._proven.get(value))  # samples may lack the padding that a mask is for
         producer = value.producer()
         if producer is None or producer.domain or producer.op_type not in CARRIES | {"Add", "Where"}:
             return False

@@ -49,13 +49,11 @@ class ConstantLoss:
         magnitude: The largest finite magnitude in FP32.
         overflows: Whether a finite element becomes infinite.
         error: The largest absolute error relative to `magnitude`; 0 for a constant of zeros.
-        element_error: The largest error of an element relative to itself.
     """
 
     magnitude: float
     overflows: bool
     error: float
-    element_error: float
 
 
 def constant_loss(tensor: ir.TensorProtocol, form: Format) -> ConstantLoss:
@@ -64,7 +62,7 @@ def constant_loss(tensor: ir.TensorProtocol, form: Format) -> ConstantLoss:
     Raises:
         LoadError: If external data can no longer be read.
     """
-    magnitude = error = element_error = 0.0
+    magnitude = error = 0.0
     overflows = False
     for chunk in ir.read_chunks(tensor):
         values = np.frombuffer(chunk, "<f4")
@@ -74,11 +72,18 @@ def constant_loss(tensor: ir.TensorProtocol, form: Format) -> ConstantLoss:
         narrow = narrowed(finite, form).astype(np.float32)
         overflows |= bool(np.isinf(narrow).any())
         wrong = np.abs(np.where(np.isinf(narrow), 0, narrow - finite))
-        size = np.abs(finite)
-        magnitude = max(magnitude, float(size.max()))
+        magnitude = max(magnitude, float(np.abs(finite).max()))
         error = max(error, float(wrong.max()))
-        element_error = max(element_error, float((wrong / np.where(size > 0, size, 1)).max()))
-    return ConstantLoss(magnitude, overflows, error / magnitude if magnitude else 0.0, element_error)
+    return ConstantLoss(magnitude, overflows, error / magnitude if magnitude else 0.0)
+
+
+def element_error(tensor: ir.TensorProtocol, form: Format, floor: float = 0.0) -> float:
+    """Returns the largest error of a finite element relative to itself and a positive `floor` that is added to it."""
+    values = np.asarray(tensor.numpy(), np.float64)
+    size = np.abs(values) + floor
+    counts = np.isfinite(values) & (size > 0)
+    wrong = np.abs(narrowed(values.astype(np.float32), form).astype(np.float64) - values)
+    return float(np.divide(wrong, size, out=np.zeros_like(size), where=counts).max(initial=0.0))
 
 
 def narrowed(values: npt.NDArray[np.float32], form: Format) -> npt.NDArray[np.generic]:

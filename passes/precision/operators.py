@@ -66,6 +66,9 @@ POINTWISE = frozenset(
 AGNOSTIC = frozenset({"Shape", "Size"})
 """Operators that do not look at the values: they read whichever type is there, without a Cast."""
 
+BITWISE = frozenset({"BitCast"})
+"""Operators that look at the bits of their input."""
+
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from sardonyx import ir
 from sardonyx.passes.precision import operators
 from sardonyx.passes.precision.analysis import Analysis, float_constant, is_float
+from sardonyx.passes.precision.formats import element_error
 from sardonyx.passes.precision.masks import is_bound
 
 ERROR_LIMIT = 2.0**-8
@@ -37,9 +38,9 @@ def _types(node: ir.Node, facts: Analysis) -> str | None:
             return f"the type of {value.name} is not known"
         if not isinstance(value.type, ir.TensorType):
             return f"{value.name} is no tensor"
-    if ir.formal_types(node, facts.opsets) is None:
+    if node.domain or ir.formal_types(node, facts.opsets) is None:
         where = f"{node.domain}::" if node.domain else ""
-        return f"ONNX has no schema of {where}{node.op_type}, so that its types are not known"
+        return f"{where}{node.op_type} is no operator of ONNX's standard domain, so that its types are not known"
     if not facts.positions(node).inputs | facts.positions(node).outputs:
         return f"{node.op_type} of opset {version} does not take {name}"
     return None
@@ -55,9 +56,15 @@ def _target(node: ir.Node, facts: Analysis) -> str | None:
     return None if support.loads(*key) else f"the target refuses {node.op_type} in {name}"
 
 
-def _random(node: ir.Node, facts: Analysis) -> str | None:
-    if node.op_type in operators.RANDOM and not node.domain:
+def _special(node: ir.Node, facts: Analysis) -> str | None:
+    if node.op_type in operators.RANDOM:
         return f"{node.op_type} draws other numbers in another type"
+    if node.op_type in operators.BITWISE:
+        return f"{node.op_type} looks at the bits of {facts.form.dtype.name}"
+    if node.op_type in ("ScatterElements", "ScatterND") and ir.attribute(node, "reduction", "none") != "none":
+        return f"{node.op_type} accumulates, which loses a little with each element"
+    if node.op_type == "Attention" and any(value.uses() or value.is_graph_output() for value in node.outputs[3:]):
+        return f"{node.outputs[3].name} shows the mask, which overflows"
     return None
 
 
@@ -80,7 +87,7 @@ def _from_integers(node: ir.Node, facts: Analysis) -> str | None:
 
 
 def _periodic(node: ir.Node, facts: Analysis) -> str | None:
-    argument = node.inputs[0] if node.op_type in operators.PERIODIC and not node.domain else None
+    argument = node.inputs[0] if node.op_type in operators.PERIODIC else None
     if argument is None:
         return None
     interval = facts.interval(argument)
@@ -101,8 +108,6 @@ def _integer_region(node: ir.Node, facts: Analysis) -> str | None:
 
 def _served(node: ir.Node) -> list[ir.Node]:
     """The nodes for whose sake a Q/DQ node is there; of another node, itself."""
-    if node.domain:
-        return [node]
     if node.op_type == "QuantizeLinear":
         producer = None if node.inputs[0] is None else node.inputs[0].producer()
         return [] if producer is None else [producer]
@@ -134,11 +139,17 @@ def _constants(node: ir.Node, facts: Analysis) -> str | None:
             return f"the constant {value.name} reaches {loss.magnitude:.3g} and overflows {name}"
         if (node.op_type, index) in operators.ADDED_INPUTS and tensor.size > 1 and not loss.overflows:
             continue
-        by_element = (node.op_type, index) in operators.PRECISE_INPUTS
-        error = loss.element_error if by_element else loss.error
+        error = loss.error
+        if (node.op_type, index) in operators.PRECISE_INPUTS:
+            error = element_error(tensor, facts.form, _epsilon(node))
         if error > ERROR_LIMIT and not loss.overflows:
             return f"the constant {value.name} loses {error:.0%} in {name}: it holds values that underflow"
     return None
+
+
+def _epsilon(node: ir.Node) -> float:
+    """What a normalization adds to a variance before it divides by it."""
+    return ir.attribute(node, "epsilon", 1e-5) if node.op_type == "BatchNormalization" else 0.0
 
 
 def _ranges(node: ir.Node, facts: Analysis) -> str | None:
@@ -178,7 +189,7 @@ def _incoming(node: ir.Node, facts: Analysis) -> str | None:
 
 
 def _squares_inside(node: ir.Node, facts: Analysis) -> str | None:
-    if node.op_type not in operators.SQUARING or node.domain or not facts.form.narrow_range:
+    if node.op_type not in operators.SQUARING or not facts.form.narrow_range:
         return None
     if "stash_type" in node.attributes or (node.op_type == "GroupNormalization" and facts.opsets.get("", 0) >= 21):
         return None  # the operator computes its statistics in FP32
@@ -192,7 +203,7 @@ def _squares_inside(node: ir.Node, facts: Analysis) -> str | None:
 
 def _unmeasured(node: ir.Node, facts: Analysis) -> str | None:
     """Operators whose results may be far larger than their inputs, where nothing shows that they are not."""
-    if not facts.form.narrow_range or node.domain:
+    if not facts.form.narrow_range:
         return None
     if all(facts.interval(value) is not None for value in node.outputs if is_float(value)):
         return None
@@ -214,7 +225,7 @@ def _grows(node: ir.Node) -> str | None:
 
 def _accumulates(node: ir.Node, facts: Analysis) -> str | None:
     """Sums carried from one iteration of a Loop or Scan to the next lose a little each time."""
-    if node.op_type not in ("Add", "Sub", "Sum", "Mul") or node.domain or node.graph is facts.model.graph:
+    if node.op_type not in ("Add", "Sub", "Sum", "Mul") or node.graph is facts.model.graph:
         return None
     graph = node.graph
     carried = set(graph.inputs) if isinstance(graph, ir.Graph) else set()
@@ -227,7 +238,7 @@ def _accumulates(node: ir.Node, facts: Analysis) -> str | None:
 _CHECKS: tuple[Check, ...] = (
     _types,
     _target,
-    _random,
+    _special,
     _cast,
     _from_integers,
     _periodic,

@@ -31,7 +31,7 @@ class Rewriter:
         self.stats: Counter[str] = Counter()
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._constants: dict[tuple[ir.Value, float | None], ir.Value] = {}
-        self._tensors: dict[tuple[int, float | None], ir.TensorProtocol] = {}
+        self._tensors: dict[tuple[int, float | None], tuple[ir.TensorProtocol, ir.TensorProtocol]] = {}
 
     def write(self) -> None:
         """Edits the model."""
@@ -107,8 +107,8 @@ class Rewriter:
             name = self.names.value(f"{value.name}_{self.facts.form.dtype.name.lower()}")
             shared = (id(tensor), limit)
             if shared not in self._tensors:
-                self._tensors[shared] = convert_constant(tensor, self.facts.form, name, limit)
-            self._constants[key] = ir.add_initializer(graph, name, self._tensors[shared])
+                self._tensors[shared] = (tensor, convert_constant(tensor, self.facts.form, name, limit))
+            self._constants[key] = ir.add_initializer(graph, name, self._tensors[shared][1])
             self.stats["constants"] += 1
             self.stats["clamped"] += limit is not None
         return self._constants[key]

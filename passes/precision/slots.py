@@ -68,6 +68,8 @@ def _loop_slots(node: ir.Node) -> Iterator[Slot]:
 def _scan_slots(node: ir.Node) -> Iterator[Slot]:
     """The body takes (states, slices of the scanned inputs) and returns (states, slices of the scanned outputs)."""
     (body,) = ir.node_subgraphs(node)
+    if len(body.inputs) != len(node.inputs):
+        return  # opset 8, with sequence lengths
     states = len(node.inputs) - ir.attribute(node, "num_scan_inputs", 0)
     for index, output in enumerate(node.outputs):
         returns = ((body, index),)
