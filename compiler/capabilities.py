@@ -105,17 +105,14 @@ class FloatSupport:
         native: Operators, by (domain, op_type), with kernels of their own.
         wraps_others: Whether the target runs the other operators in FLOAT, between Casts that it inserts itself;
             if not, it refuses a model that has them in this type.
-        refused: Operators that it refuses in this type all the same.
     """
 
     native: frozenset[tuple[str, str]]
     wraps_others: bool
-    refused: frozenset[tuple[str, str]] = frozenset()
 
     def loads(self, domain: str, op_type: str) -> bool:
         """Whether a model with this operator in the type loads."""
-        key = (domain, op_type)
-        return key in self.native or (self.wraps_others and key not in self.refused)
+        return self.wraps_others or (domain, op_type) in self.native
 
 
 @dataclass(frozen=True)

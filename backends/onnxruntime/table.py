@@ -90,22 +90,18 @@ ACTIVATIONS = (OpSupport("Relu", Role.ACTIVATION), OpSupport("Clip", Role.ACTIVA
 
 
 _MOVES_ANY_FLOAT = (
-    "Clip Concat Flatten Gather GatherElements GatherND Identity IsInf IsNaN LayerNormalization Reshape ScatterND "
+    "Concat Flatten Gather GatherElements GatherND Identity IsInf IsNaN LayerNormalization Reshape ScatterND "
     "Shape Sign Slice Split Squeeze Transpose Unsqueeze"
 )
-_MOVES_FLOAT16 = "Expand Max Min Mod QuantizeLinear Round"
+_MOVES_FLOAT16 = "Clip Expand Max Min Mod QuantizeLinear Round"
 
 
 def _float_kernels(names: str) -> frozenset[tuple[str, str]]:
-    return frozenset(("", name) for name in names.split()) | {("com.microsoft", "SkipLayerNormalization")}
+    return frozenset(("", name) for name in names.split())
 
 
 FLOATS = {
-    DataType.FLOAT16: FloatSupport(
-        _float_kernels(f"{_MOVES_ANY_FLOAT} {_MOVES_FLOAT16}"),
-        wraps_others=True,
-        refused=frozenset({("", "MeanVarianceNormalization")}),
-    ),
+    DataType.FLOAT16: FloatSupport(_float_kernels(f"{_MOVES_ANY_FLOAT} {_MOVES_FLOAT16}"), wraps_others=True),
     DataType.BFLOAT16: FloatSupport(_float_kernels(_MOVES_ANY_FLOAT), wraps_others=False),
 }
 """Kernels on x86 processors, which compute nothing but LayerNormalization in 16 bits: the runtime puts Casts to FLOAT

@@ -66,8 +66,11 @@ POINTWISE = frozenset(
 AGNOSTIC = frozenset({"Shape", "Size"})
 """Operators that do not look at the values: they read whichever type is there, without a Cast."""
 
-BITWISE = frozenset({"BitCast"})
-"""Operators that look at the bits of their input."""
+INFLEXIBLE: Mapping[str, str] = {
+    "BitCast": "it looks at the bits of its input",
+    "MeanVarianceNormalization": "its definition holds FLOAT constants",
+}
+"""Operators whose schema accepts 16-bit types, but which compute something else or nothing with them."""
 
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]

@@ -59,8 +59,8 @@ def _target(node: ir.Node, facts: Analysis) -> str | None:
 def _special(node: ir.Node, facts: Analysis) -> str | None:
     if node.op_type in operators.RANDOM:
         return f"{node.op_type} draws other numbers in another type"
-    if node.op_type in operators.BITWISE:
-        return f"{node.op_type} looks at the bits of {facts.form.dtype.name}"
+    if node.op_type in operators.INFLEXIBLE:
+        return f"{node.op_type} stays FLOAT: {operators.INFLEXIBLE[node.op_type]}"
     if node.op_type in ("ScatterElements", "ScatterND") and ir.attribute(node, "reduction", "none") != "none":
         return f"{node.op_type} accumulates, which loses a little with each element"
     if node.op_type == "Attention" and any(value.uses() or value.is_graph_output() for value in node.outputs[3:]):
