@@ -10,12 +10,8 @@ from sardonyx import ir
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.precision.convert import ConvertFloat
 from tests import models_for_tests as build
-from tests.passes.precision.precision_models import convert
+from tests.passes.precision.precision_models import FLOAT16_RTOL, convert
 from tests.passes.test_random_graphs import SHAPE, graphs
-
-RTOL = 0.03
-"""Beside the largest value of a graph: chains of up to 8 makers, with normalizations that divide by small
-deviations, amplify FP16's 2^-11 by up to about 30."""
 
 
 @st.composite
@@ -68,7 +64,7 @@ def test_conversion_keeps_the_function(source: onnx.ModelProto, seed: int, *, me
     model, result = convert(source, instance, samples=[feed] if measured else None)
     for before, after in zip(build.run(source, feed), build.run(model, feed), strict=True):
         scale = max(1.0, float(np.abs(before).max()))
-        np.testing.assert_allclose(after / scale, before / scale, rtol=0, atol=RTOL)
+        np.testing.assert_allclose(after / scale, before / scale, rtol=0, atol=FLOAT16_RTOL)
     digest = ir.digest(model)
     assert result.modified == (digest != ir.digest(ir.load(source).model))
     if not measured:
