@@ -71,6 +71,14 @@ class Analysis:
             self._masks[value] = only_scores(value) and self._holds_mask(value)
         return self._masks[value]
 
+    def overflow(self, value: ir.Value) -> str | None:
+        """Says that a value reaches beyond the limit, if so."""
+        interval = self.interval(value)
+        if interval is None or self._within(interval):
+            return None
+        reach, name = max(-interval[0], interval[1]), self.form.dtype.name
+        return f"{value.name} reaches {reach:.4g}, and {name} is trusted up to {self.limit:.4g}"
+
     def _within(self, interval: Interval | None) -> bool:
         return interval is not None and max(-interval[0], interval[1]) <= self.limit
 

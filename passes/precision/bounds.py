@@ -15,6 +15,16 @@ Interval = tuple[float, float]
 SMALL_CONSTANT = 4096
 """Constants of at most this many elements take part in proofs, and may be tables of frequencies or positions."""
 
+LARGE_FILLING = 2048.0
+"""A shape filled with a number beyond this becomes a mask, not an initial state."""
+
+_SMALL_INTEGERS: Mapping[ir.DataType, Interval] = {
+    ir.DataType.BOOL: (0.0, 1.0),
+    ir.DataType.INT8: (-128.0, 127.0),
+    ir.DataType.UINT8: (0.0, 255.0),
+}
+"""What these types can hold, such as images."""
+
 _INTEGERS = frozenset(
     ir.DataType[name] for name in ["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
 )
@@ -62,9 +72,13 @@ def _interval(node: ir.Node, known: Mapping[ir.Value, Interval]) -> Interval | N
         return None
     if node.op_type in BOUNDED:
         return BOUNDED[node.op_type]
-    first = node.inputs[0] if node.inputs else None
-    if node.op_type == "Cast" and first is not None and first.dtype == ir.DataType.BOOL:
-        return (0.0, 1.0)
+    if node.op_type == "ConstantOfShape":
+        return (_filling(node), _filling(node))
+    source = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    if node.op_type == "Cast" and source is not None and source in _SMALL_INTEGERS:
+        return _SMALL_INTEGERS[source]
+    if ir.attribute(node, "reduction", "none") != "none":
+        return None
     operands = [_operand(value, known) for value in _carried(node)]
     given = [interval for interval in operands if interval is not None]
     if not given or len(given) < len(operands):
@@ -73,6 +87,12 @@ def _interval(node: ir.Node, known: Mapping[ir.Value, Interval]) -> Interval | N
         low, high = min(i[0] for i in given), max(i[1] for i in given)
         return (min(low, 0.0), max(high, 0.0)) if node.op_type in ("Pad", "CenterCropPad", "Trilu") else (low, high)
     return _arithmetic(node.op_type, given)
+
+
+def _filling(node: ir.Node) -> float:
+    """The number that a ConstantOfShape repeats: 0 where it is not given."""
+    given = node.attributes.get("value")
+    return 0.0 if given is None else float(given.as_tensor().numpy().item())
 
 
 def _carried(node: ir.Node) -> list[ir.Value | None]:
@@ -111,6 +131,9 @@ def _arithmetic(op_type: str, given: list[Interval]) -> Interval | None:
     if op_type == "Mul" and len(given) == 2:
         corners = [a * b for a in given[0] for b in given[1]]
         return (min(corners), max(corners))
+    if op_type == "Div" and len(given) == 2 and other_low * other_high > 0:
+        corners = [a / b for a in given[0] for b in given[1]]
+        return (min(corners), max(corners))
     if op_type == "Neg":
         return (-high, -low)
     return None
@@ -139,6 +162,8 @@ def _computes_from_integers(node: ir.Node, found: set[ir.Value]) -> bool:
         return first is not None and (first.dtype in _INTEGERS or first in found)
     if node.op_type == "Range":
         return True
+    if node.op_type == "ConstantOfShape":
+        return abs(_filling(node)) > LARGE_FILLING
     if node.op_type not in MOVEMENT | POINTWISE | {"MatMul"}:
         return False
     floats = [value for value in node.inputs if value is not None and value.dtype == ir.DataType.FLOAT]

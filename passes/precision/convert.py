@@ -17,6 +17,7 @@ from sardonyx.passes.precision.rewrite import Rewriter
 from sardonyx.passes.precision.slots import slots
 from sardonyx.passes.quantization.calibrate import calibrate
 
+Named = ir.Node | ir.Value
 KERNELS = ("native", "loads", "schema")
 
 
@@ -61,9 +62,9 @@ class ConvertFloat(Pass):
         """
         ir.infer_shapes(model)
         facts = self._analyse(model, context)
-        refused: dict[str, list[ir.Node]] = defaultdict(list)
+        refused: dict[str, list[Named]] = defaultdict(list)
         candidates = self._candidates(facts, refused)
-        plan = TypePlan(facts, candidates, self._ends(model))
+        plan = TypePlan(facts, candidates, self._ends(facts, refused))
         found = slots(model.graph)
         choose_slots(plan, found)
         for reason, nodes in keep_worthwhile(plan, list(regions(plan))).items():
@@ -71,8 +72,7 @@ class ConvertFloat(Pass):
         plan = TypePlan(facts, plan.nodes, plan.ends if plan.nodes else frozenset())
         choose_slots(plan, found)
         refusals = tuple(
-            Refusal("stay-in-float32", reason, tuple(node.name or node.op_type for node in nodes))
-            for reason, nodes in refused.items()
+            Refusal("stay-in-float32", reason, tuple(map(_name, concerned))) for reason, concerned in refused.items()
         )
         if not plan.nodes:
             return PassResult(model, modified=False, refusals=refusals)
@@ -99,7 +99,7 @@ class ConvertFloat(Pass):
             measured=_measure(model, context),
         )
 
-    def _candidates(self, facts: Analysis, refused: dict[str, list[ir.Node]]) -> set[ir.Node]:
+    def _candidates(self, facts: Analysis, refused: dict[str, list[Named]]) -> set[ir.Node]:
         """Nodes that may be converted; the others are noted with their reasons."""
         candidates = set()
         matched: set[str] = set()
@@ -122,11 +122,26 @@ class ConvertFloat(Pass):
             )
         return candidates
 
-    def _ends(self, model: ir.Model) -> frozenset[ir.Value]:
+    def _ends(self, facts: Analysis, refused: dict[str, list[Named]]) -> frozenset[ir.Value]:
+        """Inputs and outputs that are converted; those that may overflow are noted."""
         if self.keep_io:
             return frozenset()
-        ends = (*model.graph.inputs, *model.graph.outputs)
-        return frozenset(value for value in ends if is_float(value) and not value.is_initializer())
+        found = set()
+        for value in (*facts.model.graph.inputs, *facts.model.graph.outputs):
+            if not is_float(value):
+                continue
+            reason = facts.overflow(value)
+            if value.is_initializer():
+                reason = f"{value.name} is a constant or an input with a default"
+            if reason is None:
+                found.add(value)
+            else:
+                refused[reason].append(value)
+        return frozenset(found)
+
+
+def _name(named: Named) -> str:
+    return named.name or (named.op_type if isinstance(named, ir.Node) else "")
 
 
 def _computes_floats(node: ir.Node) -> bool:
@@ -164,6 +179,6 @@ def _wrapped(plan: TypePlan) -> tuple[Refusal, ...]:
             "run-natively",
             f"the target has no {name} kernels for {', '.join(operators)}: it runs them in FP32 between Casts of its "
             "own, so that the model becomes smaller and not faster there",
-            tuple(sorted(node.name or node.op_type for node in wrapped)),
+            tuple(sorted(map(_name, wrapped))),
         ),
     )

@@ -21,23 +21,19 @@ class Format:
         largest: The largest finite value.
         smallest_normal: Below this magnitude the relative precision falls.
         narrow_range: Whether FP32 values within its range are finite but may overflow here.
-        exact_integers: Integers up to this magnitude are represented exactly.
     """
 
     dtype: ir.DataType
     largest: float
     smallest_normal: float
     narrow_range: bool
-    exact_integers: int
 
 
 FORMATS: Mapping[str, Format] = {
     # IEEE 754-2019 binary16: 5 exponent bits, 11 significant bits.
-    "float16": Format(ir.DataType.FLOAT16, 65504.0, 2.0**-14, narrow_range=True, exact_integers=2048),
+    "float16": Format(ir.DataType.FLOAT16, 65504.0, 2.0**-14, narrow_range=True),
     # The upper half of binary32: 8 exponent bits, 8 significant bits.
-    "bfloat16": Format(
-        ir.DataType.BFLOAT16, 2.0**127 * (2 - 2.0**-7), 2.0**-126, narrow_range=False, exact_integers=256
-    ),
+    "bfloat16": Format(ir.DataType.BFLOAT16, 2.0**127 * (2 - 2.0**-7), 2.0**-126, narrow_range=False),
 }
 
 

@@ -9,7 +9,8 @@ from sardonyx import ir
 from sardonyx.passes.precision.formats import Format
 
 CARRIES = frozenset(
-    ["Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"]
+    {"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Trilu"}
+    | {"Unsqueeze"}
 )
 """Operators whose first input is handed on; Concat hands on all."""
 

@@ -2,65 +2,22 @@
 
 from collections.abc import Mapping
 
-MOVEMENT = frozenset(
-    [
-        "Cast",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "ReverseSequence",
-        "ScatterElements",
-        "ScatterND",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Concat",
-        "Where",
-        "Compress",
-        "CenterCropPad",
-        "Trilu",
-    ]
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MOVEMENT = _names(
+    "Cast DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ReverseSequence "
+    "ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Concat Where Compress "
+    "CenterCropPad Trilu"
 )
 """Operators that move values without arithmetic: a region of nothing else has nothing to compute."""
 
 VIEWS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators that touch no element, or are Casts themselves: nothing is saved by running them in 16 bits."""
 
-POINTWISE = frozenset(
-    [
-        "Abs",
-        "Add",
-        "Ceil",
-        "Clip",
-        "Cos",
-        "Div",
-        "Exp",
-        "Floor",
-        "Mod",
-        "Max",
-        "Min",
-        "Mul",
-        "Neg",
-        "Not",
-        "Pow",
-        "Reciprocal",
-        "Round",
-        "Sign",
-        "Sin",
-        "Sqrt",
-        "Sub",
-    ]
-)
+POINTWISE = _names("Abs Add Ceil Clip Cos Div Exp Floor Mod Max Min Mul Neg Not Pow Reciprocal Round Sign Sin Sqrt Sub")
 """Arithmetic that computes positions, lengths and masks from integers."""
 
 AGNOSTIC = frozenset({"Shape", "Size"})
@@ -72,9 +29,7 @@ INFLEXIBLE: Mapping[str, str] = {
 }
 """Operators whose schema accepts 16-bit types, but which compute something else or nothing with them."""
 
-RANDOM = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
-)
+RANDOM = _names("Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike")
 """Operators that draw other numbers when their type changes."""
 
 PERIODIC = frozenset({"Cos", "Sin", "Tan"})
@@ -107,17 +62,9 @@ CAUTIOUS: Mapping[str, str] = {
 }
 """Operators that stay in FP32 where no samples show how large their values get, and why."""
 
-SQUARING = frozenset(
-    [
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LRN",
-        "LpNormalization",
-        "MeanVarianceNormalization",
-        "ReduceL2",
-        "GlobalLpPool",
-        "LpPool",
-    ]
+SQUARING = _names(
+    "GroupNormalization InstanceNormalization LRN LpNormalization MeanVarianceNormalization ReduceL2 GlobalLpPool "
+    "LpPool"
 )
 """Operators that square their input inside, where no measurement of inputs and outputs sees it."""
 

@@ -159,9 +159,10 @@ def _ranges(node: ir.Node, facts: Analysis) -> str | None:
         interval = facts.interval(value)
         if interval is None or float_constant(value) is not None:
             continue
+        overflow = facts.overflow(value)
+        if overflow is not None and not facts.masks(value):
+            return overflow
         reach = max(-interval[0], interval[1])
-        if reach > facts.limit and not facts.masks(value):
-            return f"{value.name} reaches {reach:.4g}, and {name} is trusted up to {facts.limit:.4g}"
         if 0.0 < reach < facts.form.smallest_normal:
             return f"{value.name} stays below {reach:.2g}, where {name} loses precision"
     return None

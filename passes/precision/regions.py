@@ -116,11 +116,13 @@ class Region:
 
 def regions(plan: TypePlan) -> Iterator[Region]:
     """Yields the connected regions of the plan's nodes: linked by values that need no Cast between them."""
-    links: dict[Slot | ir.Node, set[Slot | ir.Node]] = {node: set() for node in plan.nodes}
+    order = {node: number for number, node in enumerate(n for graph in plan.facts.graphs for n in graph)}
+    links: dict[Slot | ir.Node, set[Slot | ir.Node]] = {
+        node: set() for node in sorted(plan.nodes, key=order.__getitem__)
+    }
     for one, other in _links(plan):
         links.setdefault(one, set()).add(other)
         links.setdefault(other, set()).add(one)
-    order = {node: number for number, node in enumerate(n for graph in plan.facts.graphs for n in graph)}
     while links:
         component = _component(links)
         nodes = sorted((member for member in component if isinstance(member, ir.Node)), key=order.__getitem__)

@@ -172,8 +172,9 @@ class Rewriter:
 
     def _drop_idle_casts(self) -> None:
         """Removes Casts to the type their input has, which conversion left without effect."""
-        for node in list(self.plan.nodes):
-            source = node.inputs[0] if node.op_type == "Cast" and not node.domain else None
+        casts = [n for g in self.facts.graphs for n in g if n in self.plan.nodes and n.op_type == "Cast"]
+        for node in casts:
+            source = node.inputs[0]
             output = node.outputs[0]
             if source is None or source.dtype != output.dtype or output.is_graph_output() or node.graph is None:
                 continue

@@ -60,6 +60,13 @@ def test_inputs_and_outputs_are_converted_where_asked() -> None:
     np.testing.assert_allclose(half.astype(np.float32), build.run(source, wide())[0], atol=4e-3)  # FP16
 
 
+def test_an_input_that_overflows_keeps_its_type() -> None:
+    source = chain(node("Relu", ["h"], ["t"]))
+    model, result = convert(source, ConvertFloat(keep_io=False), samples=[{"x": np.full(WIDE, 1e5, np.float32)}])
+    assert "x reaches 1e+05" in reasons(result)["x"]
+    assert model.graph.inputs[0].dtype == FLOAT
+
+
 def test_dynamic_dimensions_at_several_sizes() -> None:
     w = build.weights(64, 64, scale=0.1)
     source = build.proto(
@@ -177,6 +184,15 @@ def test_an_output_in_the_middle_keeps_its_name_and_type() -> None:
     model, _ = convert(source)
     assert [(v.name, v.dtype) for v in model.graph.outputs] == [("y", FLOAT), ("h", FLOAT)]
     assert_close(source, model, wide())
+
+
+def test_the_same_model_gives_the_same_result_and_reasons() -> None:
+    source = chain(
+        *(node("Exp", [f"e{i - 1}" if i else "h"], [f"e{i}"]) for i in range(5)), node("Relu", ["e4"], ["t"])
+    )
+    first, second = convert(source), convert(source)
+    assert ir.digest(first[0]) == ir.digest(second[0])
+    assert first[1].refusals == second[1].refusals
 
 
 def test_a_small_region_is_left_alone() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sardonyx import ir
 from sardonyx.backends.onnxruntime import OnnxRuntimeBackend
@@ -176,6 +176,24 @@ def test_positions_stay_exact_and_their_cosines_are_cast_once() -> None:
     assert_close(source, model, feed)
 
 
+def test_an_image_of_bytes_is_bounded_by_its_type() -> None:
+    nodes = [
+        node("Cast", ["image"], ["f"], to=1, name="cast"),
+        node("Sub", ["f", "mean"], ["s"], name="sub"),
+        node("Div", ["s", "spread"], ["n"], name="div"),
+        node("Conv", ["n", "w"], ["c"], name="conv"),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "w"], ["y"]),
+    ]
+    constants = {"w": build.weights(3, 3, 1, 1), "mean": np.float32(127), "spread": np.float32(58)}
+    source = build.proto(nodes, {}, {"y": None}, constants)
+    source.graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, 16, 16]))
+    model, result = convert(source)
+    assert set(reasons(result)) == {"cast", "sub", "div"}
+    feed = {"image": np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16)).astype(np.uint8)}
+    assert_close(source, model, feed)
+
+
 def masked(mask: Sequence[onnx.NodeProto], **constants: np.ndarray) -> onnx.ModelProto:
     """Attention scores, a mask made of the input `keep` (1 or 0), Softmax and the weighted sum."""
     nodes = [
@@ -202,6 +220,25 @@ CHOSEN = (
     node("Cast", ["keep"], ["kb"], to=TensorProto.BOOL),
     node("Where", ["kb", "scores", "lowest"], ["masked"], name="where"),
 )
+
+
+FILLED = (
+    node("Shape", ["scores"], ["s"]),
+    node("ConstantOfShape", ["s"], ["all"], value=numpy_helper.from_array(np.array([LOWEST], np.float32)), name="fill"),
+    node("Trilu", ["all", "above"], ["causal"], upper=1, name="triangle"),
+    node("Add", ["scores", "causal"], ["masked"], name="add"),
+)
+
+
+def test_a_filled_triangle_is_a_mask_too() -> None:
+    source = masked(FILLED, above=np.int64(1))
+    x = {"x": build.weights(32, 64, scale=1.0), "keep": np.ones((32, 32), np.int64)}
+    for samples in (None, [x]):
+        model, result = convert(source, samples=samples)
+        assert {"fill", "triangle"} <= set(reasons(result))
+        assert "add" not in reasons(result)
+        assert result.stats["clamped"] == 1
+        assert_close(source, model, x)
 
 
 @pytest.mark.parametrize("mask", [ADDED, CHOSEN], ids=["added", "chosen"])
