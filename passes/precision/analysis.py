@@ -49,6 +49,7 @@ class Analysis:
         self._losses: dict[int, tuple[ir.TensorProtocol, ConstantLoss]] = {}  # the tensor keeps its id taken
         self._positions: dict[ir.Node, Positions] = {}
         self._masks: dict[ir.Value, bool] = {}
+        self._unsampled = self._made_large()
 
     @property
     def opsets(self) -> Mapping[str, int]:
@@ -57,7 +58,22 @@ class Analysis:
 
     def interval(self, value: ir.Value) -> Interval | None:
         """Returns what a value's finite elements lie in, or None where nothing is known."""
+        if value in self._unsampled:
+            return self._proven.get(value)
         return self.measured.get(value.name or "") or self._proven.get(value)
+
+    def _made_large(self) -> set[ir.Value]:
+        """Values made of integers and large constants: a mask is 0 on samples without padding, and large with it."""
+        found: set[ir.Value] = set()
+        for node in (node for graph in self.graphs for node in graph):
+            derived = [value for value in node.outputs if value in self.derived]
+            if not derived:
+                continue
+            constants = [tensor for value in node.inputs if (tensor := float_constant(value)) is not None]
+            large = any(self.loss(tensor).magnitude > self.limit for tensor in constants)
+            if large or node.op_type == "ConstantOfShape" or any(value in found for value in node.inputs):
+                found.update(derived)
+        return found
 
     def loss(self, tensor: ir.TensorProtocol) -> ConstantLoss:
         """Returns what a FLOAT constant loses; each tensor is read once."""
@@ -87,7 +103,7 @@ class Analysis:
         if tensor is not None:
             return self.loss(tensor).overflows
         if value in self.derived:
-            return not self._within(self._proven.get(value))  # samples may lack the padding that a mask is for
+            return not self._within(self._proven.get(value))
         producer = value.producer()
         if producer is None or producer.domain or producer.op_type not in CARRIES | {"Add", "Where"}:
             return False

@@ -11,7 +11,7 @@ from sardonyx.passes.precision.analysis import Analysis, float_constant, is_floa
 from sardonyx.passes.precision.bounds import FiniteRangeObserver, Interval
 from sardonyx.passes.precision.formats import FORMATS, Format
 from sardonyx.passes.precision.operators import AGNOSTIC
-from sardonyx.passes.precision.reasons import CONTROL_FLOW, blocked, why_float
+from sardonyx.passes.precision.reasons import CONTROL_FLOW, blocking, why_float
 from sardonyx.passes.precision.regions import TypePlan, choose_slots, keep_worthwhile, regions
 from sardonyx.passes.precision.rewrite import Rewriter
 from sardonyx.passes.precision.slots import slots
@@ -105,11 +105,11 @@ class ConvertFloat(Pass):
         matched: set[str] = set()
         for graph in facts.graphs:
             for node in graph:
-                pattern = blocked(node, self.block)
-                matched.update(() if pattern is None else (pattern,))
+                patterns = blocking(node, self.block)
+                matched.update(patterns)
                 if not _computes_floats(node):
                     continue
-                reason = f"it is blocked by {pattern!r}" if pattern is not None else why_float(node, facts)
+                reason = f"it is blocked by {patterns[0]!r}" if patterns else why_float(node, facts)
                 if reason is None:
                     candidates.add(node)
                 else:

@@ -36,7 +36,7 @@ PERIODIC = frozenset({"Cos", "Sin", "Tan"})
 """Operators whose result depends on the absolute error of their argument."""
 
 PERIODIC_LIMIT = 8.0
-"""Arguments up to this keep an absolute error below 2^-9 in FP16."""
+"""Arguments up to this keep an absolute error of at most 2^-9 in FP16."""
 
 CAUTIOUS: Mapping[str, str] = {
     "CumSum": "sums grow with the length",

@@ -25,9 +25,10 @@ def why_float(node: ir.Node, facts: Analysis) -> str | None:
     return next(filter(None, (check(node, facts) for check in _CHECKS)), None)
 
 
-def blocked(node: ir.Node, patterns: tuple[str, ...]) -> str | None:
-    """Returns the first pattern that names a node's operator or the node itself."""
-    return next((p for p in patterns if p == node.op_type or fnmatchcase(node.name or "", p)), None)
+def blocking(node: ir.Node, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the patterns that name a node's operator or the node itself."""
+    name = node.name or ""
+    return tuple(p for p in patterns if p in (node.op_type, name) or fnmatchcase(name, p))
 
 
 def _types(node: ir.Node, facts: Analysis) -> str | None:

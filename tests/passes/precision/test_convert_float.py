@@ -223,6 +223,8 @@ def test_a_margin_outside_its_range_is_refused(margin: float) -> None:
 
 
 def test_a_block_pattern_that_names_nothing_is_an_error() -> None:
+    _, result = convert(chain(node("Relu", ["h"], ["t"], name="relu")), ConvertFloat(block=("Relu", "relu", "fir*")))
+    assert set(reasons(result)) >= {"relu", "first"}
     with pytest.raises(SpecError, match="'Sofmax' names no operator"):
         convert(chain(node("Relu", ["h"], ["t"])), ConvertFloat(block=("Relu", "Sofmax")))
 

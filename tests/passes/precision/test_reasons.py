@@ -262,6 +262,15 @@ def test_a_mask_that_samples_never_used_is_clamped_all_the_same() -> None:
     assert result.stats["clamped"] == 1
 
 
+def test_a_mask_for_something_else_than_softmax_stays_in_fp32() -> None:
+    x, ones = {"x": build.weights(32, 64, scale=1.0)}, np.ones((32, 32), np.int64)
+    source = masked(ADDED)
+    next(n for n in source.graph.node if n.op_type == "Softmax").op_type = "LogSoftmax"
+    model, result = convert(source, samples=[x | {"keep": ones}])
+    assert reasons(result)["add"] == "nothing bounds bias, which is computed from integers"
+    assert_close(source, model, x | {"keep": ones})
+
+
 def test_a_large_constant_that_reaches_an_output_is_not_clamped() -> None:
     source = masked(CHOSEN)
     source.graph.output.append(helper.make_tensor_value_info("masked", TensorProto.FLOAT, None))
