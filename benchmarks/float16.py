@@ -7,9 +7,9 @@ FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()` (feeds). Per
 loads in ONNX Runtime and its outputs are finite, Casts and tensor bytes afterwards, seconds, the signal-to-noise ratio
 of the worst output against FP32 on feeds that were not calibrated with, and the median ratio of paired latencies.
 
-ONNX Runtime's CPU provider computes in FP32 and drops Casts between its own operators, and with them the overflow that
-a device with 16-bit kernels shows. So `overflows` counts the FLOAT16 values of the result that reach beyond 65504 in the
-original, on the calibration feeds; masks (beyond 1e30) do not count.
+ONNX Runtime's CPU provider computes in FP32 and drops Casts between its own operators, and with them the overflow
+that a device with 16-bit kernels shows. So `overflows` counts the FLOAT16 values of the result that reach beyond 65504
+in the original, on the calibration feeds; masks (beyond 1e30) do not count.
 """
 
 import argparse
