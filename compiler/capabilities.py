@@ -98,6 +98,24 @@ class ActivationScheme:
 
 
 @dataclass(frozen=True)
+class FloatSupport:
+    """What a target runs in a 16-bit floating-point type.
+
+    Attributes:
+        native: Operators, by (domain, op_type), with kernels of their own.
+        wraps_others: Whether the target runs the other operators in FLOAT, between Casts that it inserts itself;
+            if not, it refuses a model that has them in this type.
+    """
+
+    native: frozenset[tuple[str, str]]
+    wraps_others: bool
+
+    def loads(self, domain: str, op_type: str) -> bool:
+        """Whether a model with this operator in the type loads."""
+        return self.wraps_others or (domain, op_type) in self.native
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """The whole table of one target on one machine.
 
@@ -109,6 +127,7 @@ class Capabilities:
         min_opset: The oldest standard opset in which the target takes Q/DQ with per-channel scales.
         operators: Rows, by (domain, op_type).
         warnings: What a user of this machine must know, as sentences.
+        floats: What the target runs in 16-bit floating-point types, by type; a type that is absent is not known.
     """
 
     target: str
@@ -118,6 +137,7 @@ class Capabilities:
     min_opset: int
     operators: Mapping[tuple[str, str], OpSupport]
     warnings: tuple[str, ...] = ()
+    floats: Mapping[DataType, FloatSupport] = field(default_factory=dict)
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:
         """Returns the row of an operator, or None where the target runs it in float only."""

@@ -42,6 +42,7 @@ from onnx_ir.passes import common as common_passes
 
 from sardonyx.ir.digest import digest, file_sha256
 from sardonyx.ir.evaluate import EvaluationError, evaluate_node
+from sardonyx.ir.formal_types import FormalType, NodeTypes, formal_types
 from sardonyx.ir.graphs import (
     NameAuthority,
     add_initializer,
@@ -81,6 +82,7 @@ __all__ = [
     "DataType",
     "EvaluationError",
     "ExternalTensor",
+    "FormalType",
     "Function",
     "Graph",
     "InPlacePass",
@@ -89,6 +91,7 @@ __all__ = [
     "Model",
     "NameAuthority",
     "Node",
+    "NodeTypes",
     "PassBase",
     "PassResult",
     "RefAttr",
@@ -114,6 +117,7 @@ __all__ = [
     "ensure_shapes",
     "evaluate_node",
     "file_sha256",
+    "formal_types",
     "from_text",
     "graph_values",
     "infer_shapes",

@@ -12,6 +12,7 @@ GROUP = "sardonyx.passes"
 _BUILT_IN = {
     "choose-branches": "sardonyx.passes.folding.branches:ChooseBranches",
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
+    "convert-float": "sardonyx.passes.precision.convert:ConvertFloat",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
