@@ -14,6 +14,7 @@ _BUILT_IN = {
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
+    "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
 }
 

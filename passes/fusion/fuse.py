@@ -1,15 +1,22 @@
 """The pass that applies the fusion rules."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sardonyx import ir
 from sardonyx.errors import SpecError
-from sardonyx.passes.base import Pass, PassContext, PassResult
+from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.fusion import activations, convolution, movement, normalization
 from sardonyx.passes.rewriting.driver import rewrite_model
 from sardonyx.passes.rewriting.rule import Rule
 
-RULES: tuple[Rule, ...] = (*movement.RULES, *normalization.RULES, *activations.RULES, *convolution.RULES)
+PHASES: tuple[tuple[Rule, ...], ...] = (
+    (*movement.RULES, *normalization.RULES, *activations.RULES, *convolution.RULES),
+    *((rule,) for rule in movement.LATE_RULES),
+)
+"""Rules that are applied together until none matches; then those of the next phase."""
+
+RULES: tuple[Rule, ...] = tuple(rule for rules in PHASES for rule in rules)
 
 
 @dataclass(frozen=True)
@@ -38,5 +45,10 @@ class Fuse(Pass):
             PassError: If rules undo each other.
         """
         ir.infer_shapes(model)
-        done = rewrite_model(model, [rule for rule in RULES if rule.name not in self.disable])
-        return PassResult(model, bool(done.stats), dict(done.stats), tuple(done.refusals))
+        stats: Counter[str] = Counter()
+        refusals: list[Refusal] = []
+        for rules in PHASES:
+            done = rewrite_model(model, [rule for rule in rules if rule.name not in self.disable])
+            stats += done.stats
+            refusals += done.refusals
+        return PassResult(model, bool(stats), dict(stats), tuple(refusals))

@@ -128,13 +128,16 @@ class _GraphRewriter:
         editor = Editor(self.graph, self.names, rule.name, found)
         rewritten = rule.rewrite(found, editor)
         replacements = (rewritten,) if isinstance(rewritten, ir.Value) else tuple(rewritten)
-        for old, new in zip(tuple(found.root.outputs), replacements, strict=False):
+        exchanged = [*zip(tuple(found.root.outputs), replacements, strict=False), *editor.replaced]
+        beside = [old.producer() for old, _ in editor.replaced]
+        for old, new in exchanged:
             self._exchange(old, new, editor)
-        _remove_dead(self.graph, found)
+        _remove_dead(self.graph, [*found.nodes, *(node for node in beside if node is not None)])
         self.done.stats[rule.name] += 1
         self.done.domains.update(node.domain for node in editor.made if node.domain)
         self.present.update(node.op_type for node in editor.made)
-        return _around((*editor.made, *(value.producer() for value in replacements)), replacements)
+        values = [new for _, new in exchanged]
+        return _around([*editor.made, *(value.producer() for value in values)], values)
 
     def _exchange(self, old: ir.Value, new: ir.Value, editor: Editor) -> None:
         if new is old:
@@ -172,9 +175,9 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     old.name, new.name = None, name
 
 
-def _remove_dead(graph: ir.Graph, found: Match) -> None:
-    """Removes the matched nodes that nothing needs any more, and what only they needed."""
-    pending = deque(reversed(found.nodes))
+def _remove_dead(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    """Removes those of the nodes that nothing needs any more, and what only they needed."""
+    pending = deque(reversed(nodes))
     while pending:
         node = pending.popleft()
         if node.graph is not graph or any(v.uses() or v.is_graph_output() for v in node.outputs):
