@@ -101,7 +101,7 @@ class Editor:
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
-        return ir.add_initializer(self.graph, self.names.value(name), np.ascontiguousarray(array))
+        return ir.add_initializer(self.graph, self.names.value(name), np.asarray(array, order="C"))
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Lets another value take the place of one that is not an output of the root."""
