@@ -118,11 +118,11 @@ def _parts(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], d
     """Slices that tile an axis, put together in one order or another."""
     parts = [f"{out}_p", f"{out}_q"][:: 1 if seed % 2 else -1]
     nodes = [
-        helper.make_node("Slice", [a, "none", "two", f"{out}_axis"], [f"{out}_p"]),
-        helper.make_node("Slice", [a, "two", "far", f"{out}_axis"], [f"{out}_q"]),
+        helper.make_node("Slice", [a, "none", "half", f"{out}_axis"], [f"{out}_p"]),
+        helper.make_node("Slice", [a, "half", "far", f"{out}_axis"], [f"{out}_q"]),
         helper.make_node("Concat", parts, [out], axis=1 + seed % 3),
     ]
-    numbers = {"none": 0, "two": 2, "far": 99, f"{out}_axis": 1 + seed % 3}
+    numbers = {"none": 0, "half": 2, "far": 99, f"{out}_axis": 1 + seed % 3}
     return nodes, {name: np.array([number], np.int64) for name, number in numbers.items()}
 
 
