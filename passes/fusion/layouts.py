@@ -47,7 +47,7 @@ REDUCTIONS = (
 
 def inverse(perm: Sequence[int]) -> Perm:
     """Returns the permutation that undoes another."""
-    return tuple(int(axis) for axis in np.argsort(perm))
+    return tuple(sorted(range(len(perm)), key=perm.__getitem__))
 
 
 @dataclass(frozen=True)

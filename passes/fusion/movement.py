@@ -13,5 +13,5 @@ RULES: tuple[Rule, ...] = (
     *concats.RULES,
 )
 
-LATE_RULES: tuple[Rule, ...] = (*slices.LATE_RULES, *concats.LATE_RULES)
+LATE_RULES: tuple[Rule, ...] = (*reshapes.LATE_RULES, *slices.LATE_RULES, *concats.LATE_RULES)
 """Rules that write data movement in a way that the patterns of other rules do not know: applied last, one by one."""

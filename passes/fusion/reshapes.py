@@ -31,6 +31,8 @@ ELEMENTWISE = (
     *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "BitwiseAnd", "BitwiseOr", "BitwiseXor"),
 )
 """Operators that broadcast their inputs; PRelu broadcasts its second only."""
+PREPARING = ("Expand", "Unsqueeze", "Reshape")
+"""Operators that exporters write to prepare a value for broadcasting."""
 
 
 @dataclass(frozen=True)
@@ -240,46 +242,56 @@ class RemoveReshape(Rule):
         return found.values["x"]
 
 
-def _needless_expand(node: ir.Node) -> int | None:
-    """Index of a node's first input that is an Expand without need, or None."""
+def _needless(node: ir.Node) -> int | None:
+    """Index of a node's first input that is prepared for broadcasting without need, or None."""
     for index, value in enumerate(node.inputs):
-        expand = value.producer() if value is not None else None
-        if expand is None or expand.op_type != "Expand" or expand.domain or (node.op_type == "PRelu" and index == 0):
+        maker = value.producer() if value is not None else None
+        if maker is None or maker.op_type not in PREPARING or maker.domain or (node.op_type == "PRelu" and index == 0):
             continue
+        before, after = sizes(operand(maker, 0)), sizes(value)
         others = [sizes(other) for position, other in enumerate(node.inputs) if position != index]
-        if _is_needless(sizes(expand.inputs[0]), sizes(value), [other for other in others if other is not None]):
+        if before is None or after is None or len(before) > len(after):
+            continue
+        if maker.op_type != "Expand" and before != after[len(after) - len(before) :]:
+            continue
+        if _is_needless(before, after, [other for other in others if other is not None]):
             return index
     return None
 
 
-def _is_needless(before: Sizes | None, after: Sizes | None, others: Sequence[Sizes]) -> bool:
-    """Whether each axis that an Expand adds or makes longer has that length in another operand too."""
-    if before is None or after is None:
-        return False
-    changed = [back for back in range(1, len(after) + 1) if back > len(before) or before[-back] != after[-back]]
-    return all(any(back <= len(other) and other[-back] == after[-back] for other in others) for back in changed)
+def _is_needless(before: Sizes, after: Sizes, others: Sequence[Sizes]) -> bool:
+    """Whether another operand has each axis that is added, and the length of each that is made longer."""
+    for back in range(1, len(after) + 1):
+        added, size = back > len(before), after[-back]
+        if not added and before[-back] == size:
+            continue
+        reaching = [other[-back] for other in others if back <= len(other)]
+        if size not in reaching and not (added and size == ONE and reaching):
+            return False
+    return True
 
 
-def _lacks_needless_expand(node: ir.Node) -> str | None:
-    return f"{node.name} reads no Expand that it can do without" if _needless_expand(node) is None else None
+def _lacks_needless(node: ir.Node) -> str | None:
+    return f"{node.name} reads no Expand that it can do without" if _needless(node) is None else None
 
 
 class RemoveExpand(Rule):
-    """An operator that broadcasts does itself what an Expand before it does."""
+    """An operator that broadcasts does itself what an Expand, or axes of size 1 put in front, do before it."""
 
     name = "remove-expand"
-    summary = "Expand goes where the elementwise operator behind it broadcasts to the same shape"
-    pattern: ClassVar[Op] = Op(ELEMENTWISE, open_inputs=True, fits=_lacks_needless_expand)
+    summary = "Expand, or axes put in front, go where the elementwise operator behind them broadcasts to the same shape"
+    pattern: ClassVar[Op] = Op(ELEMENTWISE, open_inputs=True, fits=_lacks_needless)
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the operator on what is expanded."""
-        index = _needless_expand(found.root)
+        index = _needless(found.root)
         inputs = list(found.root.inputs)
-        expanded = inputs[index] if index is not None else None
-        expand = expanded.producer() if expanded is not None else None
-        assert index is not None and expand is not None, "the pattern fits only where there is one"  # noqa: PT018
-        inputs[index] = expand.inputs[0]
+        prepared = inputs[index] if index is not None else None
+        maker = prepared.producer() if prepared is not None else None
+        assert index is not None and maker is not None, "the pattern fits only where there is one"  # noqa: PT018
+        inputs[index] = maker.inputs[0]
         return editor.op(found.root.op_type, inputs, list(found.root.attributes.values()))
 
 
-RULES = (MergeReshapes(), RemoveReshape(), RemoveExpand())
+RULES = (MergeReshapes(), RemoveReshape())
+LATE_RULES = (RemoveExpand(),)

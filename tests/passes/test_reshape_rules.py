@@ -72,6 +72,14 @@ REWRITTEN = {
         {"remove-expand": 1},
         inputs={"x": (2, 3, 4, 6), "b": (3, 1, 6)},
     ),
+    "axes put in front": RuleCase(
+        [node("Unsqueeze", ["b", "a"], ["u"]), node("Add", ["u", "x"], ["y"])],
+        {"a": ints(0, 1)},
+        ["Add"],
+        {"remove-expand": 1},
+        inputs={"x": ("N", 3, "T", 6), "b": ("T", 6)},
+        at=TWO_SIZES,
+    ),
     "transposes that cancel": reshapes(
         ("Transpose", (0, 2, 3, 1)), ("Transpose", (0, 3, 1, 2)), to=(), rule="merge-transposes"
     ),
@@ -174,6 +182,24 @@ REFUSED: dict[str, tuple[RuleCase, str, str]] = {
             [node("Expand", ["b", "to"], ["e"]), node("Add", ["x", "e"], ["y"])],
             {"to": ints(2, 3, 4)},
             inputs={"x": (1, 3, 4), "b": (3, 1)},
+        ),
+        "remove-expand",
+        "reads no Expand that it can do without",
+    ),
+    "an axis put elsewhere": (
+        RuleCase(
+            [node("Unsqueeze", ["b", "a"], ["u"]), node("Add", ["u", "x"], ["y"])],
+            {"a": ints(1)},
+            inputs={"x": (3, 3, 3), "b": (3, 3)},
+        ),
+        "remove-expand",
+        "reads no Expand that it can do without",
+    ),
+    "axes that nothing else has": (
+        RuleCase(
+            [node("Unsqueeze", ["b", "a"], ["u"]), node("Add", ["u", "x"], ["y"])],
+            {"a": ints(0)},
+            inputs={"x": (3,), "b": (3,)},
         ),
         "remove-expand",
         "reads no Expand that it can do without",

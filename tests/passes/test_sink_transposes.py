@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sardonyx import ir
 from sardonyx.passes.base import PassContext
+from sardonyx.passes.fusion.fuse import Fuse
 from sardonyx.passes.fusion.sink_transposes import SinkTransposes
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
@@ -245,3 +246,12 @@ def test_the_function_stays_and_there_are_fewer_transposes(source: onnx.ModelPro
     report = ir.infer_shapes(again)
     assert (report.failures, report.corrected) == ((), ())
     assert not SinkTransposes().apply(model, PassContext()).modified
+
+
+@given(source=graphs())
+def test_the_rules_behind_it_keep_the_function_and_settle(source: onnx.ModelProto) -> None:
+    model = ir.load(source).model
+    SinkTransposes().apply(model, PassContext())
+    Fuse().apply(model, PassContext())
+    check_function(source, model, [{"x": build.weights(*SHAPE, scale=1.0)}])
+    assert not Fuse().apply(model, PassContext()).modified
