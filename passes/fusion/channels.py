@@ -17,6 +17,7 @@ from sardonyx.passes.rewriting.rule import Editor, Rule
 DTYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 """Types that runtimes take for DepthToSpace and SpaceToDepth."""
 FOCUS_BLOCK = 2
+MODE_OPSET = 11
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class MoveChannels(Rule):
         known = self._known(found)
         if isinstance(known, str):
             return known
+        if opset < MODE_OPSET:
+            return f"DepthToSpace has a mode from opset {MODE_OPSET} on, the model has {opset}"
         x = found.values["x"]
         return None if x.dtype in DTYPES else f"{x.name} is of type {x.dtype}, which the operator is not made for"
 

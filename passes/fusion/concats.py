@@ -9,7 +9,7 @@ import numpy as np
 
 from sardonyx import ir
 from sardonyx.passes.fusion.facts import axis_of, fixed_size, listed, operand
-from sardonyx.passes.fusion.slices import Cut, cuts, slice_of
+from sardonyx.passes.fusion.slices import Cut, cuts, slice_obstacle, slice_of
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
@@ -149,7 +149,7 @@ class SplitToSlice(Rule):
     def check(self, found: Match, opset: int) -> str | None:
         """Refuses parts whose place is not known."""
         parts = split_cuts(found.root)
-        return parts if isinstance(parts, str) else None
+        return parts if isinstance(parts, str) else slice_obstacle(opset)
 
     def rewrite(self, found: Match, editor: Editor) -> Sequence[ir.Value]:
         """Builds the Slice, or takes the input where there is one part only."""

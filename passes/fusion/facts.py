@@ -17,6 +17,8 @@ NO_INTS: tuple[int, ...] = ()
 INT64_MAX = 2**63 - 1
 ENDLESS = 2**31 - 1
 """Exporters write this or more for "to the end"; no axis of a tensor that fits a machine is longer."""
+MAX_COMPARED = 1 << 20
+"""Constants with more elements are not read to see whether they are all the same."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,10 @@ def same_sizes(first: ir.Value | None, second: ir.Value | None) -> bool:
 def all_equal_to(value: ir.Value | None, number: float) -> bool:
     """Whether a value is a constant of at least one element, all equal to a number, sign of zero included."""
     tensor = ir.constant_tensor(value) if value is not None else None
-    if tensor is None or not 0 < tensor.size <= 1 << 20 or not (tensor.dtype.is_floating_point() or _whole(tensor)):
+    if tensor is None or not 0 < tensor.size <= MAX_COMPARED:
         return False
-    array = tensor.numpy()
-    signs = tensor.dtype.is_floating_point() and bool(np.any(np.signbit(array) != np.signbit(number)))
-    return bool(np.all(array == number)) and not signs
-
-
-def _whole(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype.is_integer() or tensor.dtype is ir.DataType.BOOL
+    if tensor.dtype.is_floating_point():
+        array = tensor.numpy().astype(np.float64)
+        return bool(np.all(array == number) and np.all(np.signbit(array) == np.signbit(number)))
+    whole = tensor.dtype.is_integer() or tensor.dtype is ir.DataType.BOOL
+    return whole and bool(np.all(tensor.numpy().astype(np.int64) == number))

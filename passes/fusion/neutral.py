@@ -8,6 +8,7 @@ from sardonyx.passes.fusion.facts import all_equal_to, integers, operand, same_s
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
+IDLE_OPSET = 7
 NEUTRAL: Mapping[str, tuple[int, float]] = {
     "Add": (2, -0.0),
     "Sub": (1, 0.0),
@@ -97,6 +98,12 @@ class RemoveIdle(Rule):
     name = "remove-idle"
     summary = "Pad by nothing, Tile by ones and Dropout in inference go"
     pattern: ClassVar[Op] = Op(tuple(_CHANGES), Var("x"), open_inputs=True, fits=_changes_something)
+
+    def check(self, found: Match, opset: int) -> str | None:
+        """Refuses opsets in which Dropout trains by default and Tile has other inputs."""
+        if opset < IDLE_OPSET:
+            return f"{found.root.op_type} is known from opset {IDLE_OPSET} on, the model has {opset}"
+        return None
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Takes the input."""

@@ -21,6 +21,13 @@ from sardonyx.passes.fusion.facts import (
 from sardonyx.passes.rewriting.pattern import Const, Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
+SLICE_INPUT_OPSET = 10
+
+
+def slice_obstacle(opset: int) -> str | None:
+    """Returns why a Slice that takes its parameters as inputs cannot be made, or None."""
+    return None if opset >= SLICE_INPUT_OPSET else f"Slice needs opset {SLICE_INPUT_OPSET}, the model has {opset}"
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -219,7 +226,11 @@ class SliceIndex(Rule):
             return f"{found.root.name} does not put axis {axis} back"
         size = fixed_size(x, axis)
         inside = size is not None and -size <= int(index) < size
-        return None if inside else f"{found.values['index'].name} may be out of the range of axis {axis} of {x.name}"
+        return (
+            slice_obstacle(opset)
+            if inside
+            else f"{found.values['index'].name} may be out of the range of axis {axis} of {x.name}"
+        )
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the Slice."""

@@ -13,6 +13,7 @@ from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
 NO_PERM: tuple[int, ...] = ()
+BIASLESS_GEMM_OPSET = 11
 GEMM_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
@@ -99,8 +100,10 @@ def _lacks_swapped_matrix(node: ir.Node) -> str | None:
     return None if swapped else f"neither matrix of {node.name} is computed by a Transpose"
 
 
-def _product_obstacle(a: ir.Value, b: ir.Value) -> str | None:
+def _product_obstacle(a: ir.Value, b: ir.Value, opset: int) -> str | None:
     """Why a product is not one of two matrices of a type that every Gemm takes, or None."""
+    if opset < BIASLESS_GEMM_OPSET:
+        return f"Gemm without a bias needs opset {BIASLESS_GEMM_OPSET}, the model has {opset}"
     if rank(a) != 2 or rank(b) != 2:
         return f"{a.name} or {b.name} is not known to be a matrix"
     return None if a.dtype in GEMM_TYPES else f"{a.name} is of type {a.dtype}, which not every Gemm takes"
@@ -115,7 +118,7 @@ class TransposeIntoGemm(Rule):
 
     def check(self, found: Match, opset: int) -> str | None:
         """Refuses what is no product of two matrices of a type that every Gemm takes."""
-        return _product_obstacle(found.values["a"], found.values["b"])
+        return _product_obstacle(found.values["a"], found.values["b"], opset)
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the Gemm on the matrices as they are."""
@@ -139,7 +142,7 @@ class TransposeOfProduct(Rule):
 
     def check(self, found: Match, opset: int) -> str | None:
         """Refuses products of more than two dimensions and types that not every Gemm takes."""
-        return _product_obstacle(found.values["a"], found.values["b"])
+        return _product_obstacle(found.values["a"], found.values["b"], opset)
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the Gemm."""

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from sardonyx import ir
+from sardonyx.passes.base import PassContext
+from sardonyx.passes.fusion.fuse import Fuse
 from tests.passes.rule_cases import RuleCase, check_refused, check_rewritten, ints, node
 
 DYNAMIC = {"x": ("N", 3)}
@@ -122,3 +125,10 @@ REFUSED: dict[str, tuple[RuleCase, str, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_say_why(case: str) -> None:
     check_refused(*REFUSED[case])
+
+
+@pytest.mark.parametrize(("zero", "rules"), [(-0.0, {"remove-neutral": 1}), (0.0, {})])
+def test_halves_are_compared_with_their_sign(zero: float, rules: dict[str, int]) -> None:
+    half = [node("Cast", ["x"], ["h"], to=HALF), node("Add", ["h", "k"], ["a"]), node("Cast", ["a"], ["y"], to=FLOAT)]
+    model = ir.load(RuleCase(half, {"k": np.float16(zero)}).source()).model
+    assert Fuse().apply(model, PassContext()).stats == rules

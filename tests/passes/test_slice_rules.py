@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from sardonyx import ir
+from sardonyx.passes.base import PassContext
+from sardonyx.passes.fusion.fuse import Fuse
 from tests import models_for_tests as build
 from tests.passes.rule_cases import RuleCase, check_refused, check_rewritten, ints, node
 
@@ -222,3 +225,11 @@ REFUSED: dict[str, tuple[RuleCase, str, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_say_why(case: str) -> None:
     check_refused(*REFUSED[case])
+
+
+@pytest.mark.parametrize("case", ["index put back", "split of which one part is used", "depth to space DCR"])
+def test_an_old_opset_is_refused(case: str) -> None:
+    model = ir.load(REWRITTEN[case].source()).model
+    model.opset_imports[""] = 9
+    result = Fuse().apply(model, PassContext())
+    assert any("the model has 9" in refusal.reason for refusal in result.refusals)
