@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from networkx import DiGraph
 
 MAX_ROUNDS = 8
-"""A round can only bring regions together that were apart before; more rounds than this have not been seen to."""
+"""Regions that a round has joined are looked at in the next; a bound on the time, as each round reads the graph."""
 OPSET = 13
 PLAIN, TURNED = "plain", "turned"
 
