@@ -15,6 +15,7 @@ _BUILT_IN = {
     "convert-float": "sardonyx.passes.precision.convert:ConvertFloat",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
+    "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
 }

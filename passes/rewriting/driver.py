@@ -136,16 +136,19 @@ class _GraphRewriter:
         editor = Editor(self.graph, self.names, rule.name, found)
         rewritten = rule.rewrite(found, editor)
         replacements = (rewritten,) if isinstance(rewritten, ir.Value) else tuple(rewritten)
-        outputs = found.outputs
-        for old, new in zip(outputs, replacements, strict=False):
+        exchanged = [*zip(found.outputs, replacements, strict=False), *editor.replaced]
+        elsewhere = any(output.producer() is not found.root for output in found.outputs)
+        beside = [old.producer() for old, _ in editor.replaced]
+        for old, new in exchanged:
             self._exchange(old, new, editor)
-        _remove_dead(self.graph, found)
-        if any(output.producer() is not found.root for output in outputs):
+        _remove_dead(self.graph, [*found.nodes, *(node for node in beside if node is not None)])
+        if elsewhere:
             self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1
         self.done.domains.update(node.domain for node in editor.made if node.domain)
         self.present.update(node.op_type for node in editor.made)
-        return _around((*editor.made, *(value.producer() for value in replacements)), replacements)
+        values = [new for _, new in exchanged]
+        return _around([*editor.made, *(value.producer() for value in values)], values)
 
     def _exchange(self, old: ir.Value, new: ir.Value, editor: Editor) -> None:
         if new is old:
@@ -183,9 +186,9 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     old.name, new.name = None, name
 
 
-def _remove_dead(graph: ir.Graph, found: Match) -> None:
-    """Removes the matched nodes that nothing needs any more, and what only they needed."""
-    pending = deque(reversed(found.nodes))
+def _remove_dead(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    """Removes those of the nodes that nothing needs any more, and what only they needed."""
+    pending = deque(reversed(nodes))
     while pending:
         node = pending.popleft()
         if node.graph is not graph or any(v.uses() or v.is_graph_output() for v in node.outputs):
