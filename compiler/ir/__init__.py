@@ -54,6 +54,7 @@ from sardonyx.ir.graphs import (
     operator_counts,
     paused_gc,
 )
+from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.repair import Repair
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
@@ -64,6 +65,7 @@ from sardonyx.ir.verify import Violation, require_valid, verify
 
 __all__ = [
     "DEFAULT_OPSET",
+    "LAZY_BYTES",
     "Attr",
     "AttrFloat32",
     "AttrFloat32s",
@@ -115,6 +117,7 @@ __all__ = [
     "from_text",
     "graph_values",
     "infer_shapes",
+    "lazy_initializer",
     "load",
     "nbytes",
     "node",
@@ -122,6 +125,7 @@ __all__ = [
     "num_nodes",
     "operator_counts",
     "paused_gc",
+    "read_array",
     "read_bytes",
     "read_chunks",
     "replace_all_uses_with",
