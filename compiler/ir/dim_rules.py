@@ -367,6 +367,31 @@ def _scalar(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     return ((),)
 
 
+def _fused_matmul(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
+    """com.microsoft::FusedMatMul: MatMul of operands whose last two axes may be exchanged."""
+    a, b = input_dims(node, sizes), input_dims(node, sizes, 1)
+    moved = attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0)
+    if a is None or b is None or moved or len(a) < 2 or len(b) < 2:
+        return ()
+    rows = a[-1] if attribute(node, "transA", 0) else a[-2]
+    columns = b[-2] if attribute(node, "transB", 0) else b[-1]
+    return ([*(broadcast_dims(a[:-2], b[:-2]) or ()), rows, columns],)
+
+
+def _attention(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
+    """com.microsoft::MultiHeadAttention: (batch, length, hidden size of the values) for a query of rank 3."""
+    query, value = input_dims(node, sizes), input_dims(node, sizes, 2)
+    if query is None or len(query) != 3:
+        return ()
+    return ([*query[:2], value[2] if value is not None and len(value) == 3 else None],)
+
+
+def _skip_norm(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
+    """com.microsoft::SkipLayerNormalization: the sum that it may give as fourth output has the input's sizes too."""
+    dims = input_dims(node, sizes)
+    return (dims, None, None, dims)
+
+
 _SAME = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh"),
     *("CumSum", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"),
@@ -410,5 +435,28 @@ DIM_RULES: Mapping[tuple[str, str], Rule] = {
         "Shape": _shape,
         "Size": _scalar,
     }.items()
+} | {
+    ("com.microsoft", op_type): rule
+    for op_type, rule in {
+        **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "RotaryEmbedding"), _same),
+        **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _skip_norm),
+        "FusedMatMul": _fused_matmul,
+        "FusedGemm": _gemm,
+        "FusedConv": _conv,
+        "MultiHeadAttention": _attention,
+    }.items()
 }
 """Rules by domain and operator."""
+
+_OTHER_TYPE = frozenset(
+    (
+        *("ArgMax", "ArgMin", "BitShift", "Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "IsInf", "IsNaN"),
+        *("QuantizeLinear", "Shape", "Size", "Where", "And", "Equal", "Greater", "GreaterOrEqual", "Less"),
+        *("LessOrEqual", "Not", "Or", "Xor"),
+    )
+)
+
+
+def keeps_type(node: oir.Node) -> bool:
+    """Whether the outputs of a node are of the dtype of its first input, for operators that have a rule."""
+    return (node.domain, node.op_type) in DIM_RULES and node.op_type not in _OTHER_TYPE

@@ -60,9 +60,9 @@ def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
 
 
 def graph_values(graph: oir.Graph) -> Iterator[oir.Value]:
-    """Yields each value that `graph` itself defines once: inputs, initializers, node outputs."""
+    """Yields each value that `graph` itself defines once: inputs, initializers, node outputs; they may be renamed."""
     yield from graph.inputs
-    for value in graph.initializers.values():
+    for value in tuple(graph.initializers.values()):
         if not value.is_graph_input():
             yield value
     for node in graph:

@@ -12,7 +12,7 @@ import onnx_ir as oir
 
 from sardonyx.errors import VerifyError
 from sardonyx.ir.dim_rules import DIM_RULES, Dims, Elements
-from sardonyx.ir.dims import Dim, Polynomial, symbol
+from sardonyx.ir.dims import Dim, Polynomial, symbol, symbol_name
 from sardonyx.ir.element_rules import ELEMENT_RULES
 from sardonyx.ir.kernels import MOVES, run_kernel
 from sardonyx.ir.tensors import constant_tensor
@@ -161,9 +161,10 @@ def known_array(elements: Elements) -> "np.typing.NDArray[np.int64] | None":
     return None
 
 
-def is_own_symbol(name: str) -> bool:
-    """Whether a symbol stands for something that only the analysis knows, not for a named size of a graph input."""
-    return name.startswith(_OWN) or "(" in name
+def input_symbol(dim: Dim) -> str | None:
+    """Returns the name of a graph input's size, or None for anything else: numbers, expressions, own symbols."""
+    name = symbol_name(dim)
+    return None if name is None or name.startswith(_OWN) or "(" in name else name
 
 
 def _constant_elements(value: oir.Value) -> Elements | None:
