@@ -379,6 +379,25 @@ def _fused_matmul(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
 
 
 def _attention(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
+    """Attention of opset 23: heads are an axis of inputs of rank 4, and within the last axis of those of rank 3."""
+    query, key, value = (input_dims(node, sizes, index) for index in range(3))
+    if query is None or key is None or value is None or len({len(query), len(key), len(value)}) != 1:
+        return ()
+    heads, groups = attribute(node, "q_num_heads", 0), attribute(node, "kv_num_heads", 0)
+    packed = len(query) == 3
+    if packed and not (heads and groups):
+        return ()
+    lengths = [dims[1] if packed else dims[2] for dims in (query, key)]
+    widths = [divide(dims[2], groups) if packed else dims[3] for dims in (key, value)]
+    past = input_dims(node, sizes, 4)
+    total = lengths[1] if not _given(node, 4, "") else (None if past is None else add(past[2], lengths[1]))
+    kept = [[key[0], groups if packed else key[1], total, width] for width in widths]
+    width = widths[1] if not packed or widths[1] is None else multiply(widths[1], heads)
+    scores = [query[0], heads if packed else query[1], lengths[0], total]
+    return ([*query[:-1], width], *kept, scores)
+
+
+def _multi_head_attention(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     """com.microsoft::MultiHeadAttention: (batch, length, hidden size of the values) for a query of rank 3."""
     query, value = input_dims(node, sizes), input_dims(node, sizes, 2)
     if query is None or len(query) != 3:
@@ -416,6 +435,7 @@ DIM_RULES: Mapping[tuple[str, str], Rule] = {
         **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
         **dict.fromkeys(("AveragePool", "MaxPool", "LpPool"), _pool),
         **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
+        "Attention": _attention,
         "Transpose": _transpose,
         "Reshape": _reshape,
         "Flatten": _flatten,
@@ -443,7 +463,7 @@ DIM_RULES: Mapping[tuple[str, str], Rule] = {
         "FusedMatMul": _fused_matmul,
         "FusedGemm": _gemm,
         "FusedConv": _conv,
-        "MultiHeadAttention": _attention,
+        "MultiHeadAttention": _multi_head_attention,
     }.items()
 }
 """Rules by domain and operator."""
@@ -457,6 +477,11 @@ _OTHER_TYPE = frozenset(
 )
 
 
-def keeps_type(node: oir.Node) -> bool:
-    """Whether the outputs of a node are of the dtype of its first input, for operators that have a rule."""
-    return (node.domain, node.op_type) in DIM_RULES and node.op_type not in _OTHER_TYPE
+_TYPED_OUTPUTS = {"Split": slice(None), "SkipLayerNormalization": slice(0, None, 3)}
+
+
+def typed_like_input(node: oir.Node) -> Sequence[oir.Value]:
+    """Returns the outputs of a node that are of the dtype of its first input, for operators that have a rule."""
+    if (node.domain, node.op_type) not in DIM_RULES or node.op_type in _OTHER_TYPE:
+        return ()
+    return node.outputs[_TYPED_OUTPUTS.get(node.op_type.replace("Simplified", ""), slice(1))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import onnx
 import onnx_ir as oir
 
-from sardonyx.ir.dim_rules import keeps_type
+from sardonyx.ir.dim_rules import typed_like_input
 from sardonyx.ir.dims import Dim
 from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc
 from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
@@ -14,6 +14,9 @@ from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
 _CASCADE = "expected to have type but instead is null"
 _GENERATED_DIM = "unk__"
+_UNKNOWN_DOMAIN = "sardonyx.unknown"
+_MISINFERRED = frozenset(("Attention",))
+"""ONNX's inference takes unknown sizes for 0 here (seen with 1.23); a rule of `dim_rules` replaces it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
     """
     proto = lean_proto(model).proto
     declared = {graph_index: _take_infos(graph) for graph_index, graph in enumerate(proto_graphs(proto.graph))}
+    _hide_misinferred(proto)
     merge = _Merge()
     inferred, failures = _infer(proto)
     _merge_graph(model.graph, inferred.graph, merge)
@@ -92,6 +96,23 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
     report = ShapeReport(merge.changed, failures, tuple(dict.fromkeys(merge.corrected)))
     model.meta[_FACT] = (_structure(model), report)
     return report
+
+
+def _hide_misinferred(proto: onnx.ModelProto) -> None:
+    """Makes operators unknown to ONNX's inference whose sizes it gets wrong where an input's size is a symbol."""
+    dims = [dim for value in proto.graph.input for dim in value.type.tensor_type.shape.dim]
+    if all(dim.HasField("dim_value") for dim in dims):
+        return
+    hidden = [
+        node
+        for graph in proto_graphs(proto.graph)
+        for node in graph.node
+        if node.op_type in _MISINFERRED and not node.domain
+    ]
+    for node in hidden:
+        node.domain = _UNKNOWN_DOMAIN
+    if hidden:
+        proto.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN_DOMAIN, 1))
 
 
 def _refine(model: oir.Model) -> list[oir.Value]:
@@ -118,9 +139,10 @@ def _refine_graph(graph: oir.Graph, values: SymbolicValues, changed: list[oir.Va
         for subgraph in node_subgraphs(node):
             _refine_graph(subgraph, values, changed)
         source = node.inputs[0] if node.inputs else None
-        for output in node.outputs:
-            if output.type is None and output.name and source is not None and source.dtype and keeps_type(node):
-                output.type = oir.TensorType(source.dtype)
+        if source is not None and source.dtype is not None:
+            for output in typed_like_input(node):
+                if output.type is None and output.name:
+                    output.type = oir.TensorType(source.dtype)
         values.visit(node)
         changed += [output for output in node.outputs if not _is_known(output) and _fill(output, values.dims(output))]
 
