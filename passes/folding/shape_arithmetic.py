@@ -10,16 +10,15 @@ All of it holds for every size that the model accepts, empty tensors included.
 
 from collections import ChainMap, Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.ir.dims import Dim, Polynomial, at_least, subtract
 from sardonyx.passes.base import Refusal
 
-Array = npt.NDArray[Any]
+K = TypeVar("K", bound=Hashable)
 
 _READERS = frozenset(("Shape", "Size"))
 
@@ -78,7 +77,7 @@ class ShapeArithmetic:
             self.stats[node.op_type] += 1
         else:
             key = (output.dtype, elements.shape, *elements.flat)
-            replacement = self._computed.setdefault(key, output)
+            replacement = _earliest(self._computed, key, output)
             if replacement is output:
                 return False
             self.stats["merge-equal-sizes"] += 1
@@ -105,8 +104,8 @@ class ShapeArithmetic:
 
     def _note_shape(self, value: ir.Value) -> None:
         dims = self._values.dims(value)
-        if dims is not None and dims not in self._shaped:
-            self._shaped[dims] = value
+        if dims is not None:
+            _earliest(self._shaped, dims, value)
 
     def _read_earlier(self, node: ir.Node) -> None:
         """Lets a Shape read an earlier value, where the one it reads is needed for nothing but its sizes."""
@@ -114,7 +113,7 @@ class ShapeArithmetic:
         dims = None if value is None else self._values.dims(value)
         if value is None or dims is None or value.producer() is None or value.is_graph_output():
             return
-        earlier = self._shaped.get(dims, value)
+        earlier = _earliest(self._shaped, dims, value)
         if earlier is not value and all(use.node.op_type in _READERS for use in value.uses()):
             producer = value.producer()
             node.replace_input_with(0, earlier)
@@ -141,6 +140,17 @@ class ShapeArithmetic:
             if node.op_type == "Reshape" and "allowzero" in node.attributes:
                 node.attributes.pop("allowzero")  # zeros copy now
             self.stats[f"constant-{node.op_type.lower()}"] += 1
+
+
+def _earliest(seen: ChainMap[K, ir.Value], key: K, value: ir.Value) -> ir.Value:
+    """Returns the first value noted under a key that is still in the model, and notes this one if there is none."""
+    earlier = seen.get(key)
+    if earlier is not None:
+        producer = earlier.producer()
+        if producer is None or producer.graph is not None:
+            return earlier
+    seen[key] = value
+    return value
 
 
 Resolved = Mapping[int, Sequence[int]] | str
@@ -193,10 +203,12 @@ def _expand(node: ir.Node, values: ir.SymbolicValues) -> Resolved:
     offset = len(data) - len(target)
     result = []
     for axis, item in enumerate(target):
-        kept = offset + axis >= 0 and item is not None and item == data[offset + axis]
-        if not kept and not isinstance(item, int):
+        if isinstance(item, int):
+            result.append(item)
+        elif offset + axis >= 0 and item == data[offset + axis]:
+            result.append(1)
+        else:
             return f"its size {_name(item)} is not that of the input"
-        result.append(1 if kept or not isinstance(item, int) else item)
     return {1: result}
 
 
