@@ -57,13 +57,19 @@ class ShapeArithmetic:
         if len(node.outputs) != 1 or node.domain:
             return
         output = node.outputs[0]
-        if not output.is_graph_output() and (self._is_known(graph, node, output) or self._is_no_op(node, output)):
+        if self._is_replaced(graph, node, output):
             return
+        if node.op_type in TARGETS and self._make_target_constant(graph, node):
+            self._values.visit(node)  # a constant target may say more: what -1 stands for
+            if self._is_replaced(graph, node, output):
+                return
         self._note_shape(output)
-        if node.op_type in TARGETS:
-            self._make_target_constant(graph, node)
-        elif node.op_type in _READERS:
+        if node.op_type in _READERS:
             self._read_earlier(node)
+
+    def _is_replaced(self, graph: ir.Graph, node: ir.Node, output: ir.Value) -> bool:
+        """Replaces a value that needs no computing; a graph output stays, with its name."""
+        return not output.is_graph_output() and (self._is_known(graph, node, output) or self._is_no_op(node, output))
 
     def _is_known(self, graph: ir.Graph, node: ir.Node, output: ir.Value) -> bool:
         """Replaces a value by a constant or by an earlier value with the same elements."""
@@ -121,12 +127,12 @@ class ShapeArithmetic:
             if producer is not None:
                 ir.remove_unused([producer])
 
-    def _make_target_constant(self, graph: ir.Graph, node: ir.Node) -> None:
+    def _make_target_constant(self, graph: ir.Graph, node: ir.Node) -> bool:
         resolved = TARGETS[node.op_type](node, self._values)
         if isinstance(resolved, str):
             reason = f"The target of {node.op_type} {node.name!r} stays computed: {resolved}"
             self.refusals.append(Refusal("constant-target", reason, (node.name or "",)))
-            return
+            return False
         for index, items in resolved.items():
             old = node.inputs[index]
             if old is None or old.dtype is None:
@@ -140,6 +146,7 @@ class ShapeArithmetic:
             if node.op_type == "Reshape" and "allowzero" in node.attributes:
                 node.attributes.pop("allowzero")  # zeros copy now
             self.stats[f"constant-{node.op_type.lower()}"] += 1
+        return bool(resolved)
 
 
 def _earliest(seen: ChainMap[K, ir.Value], key: K, value: ir.Value) -> ir.Value:

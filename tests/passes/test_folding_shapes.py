@@ -276,7 +276,7 @@ STEPS = (
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=5),
     shape=st.tuples(st.integers(0, 4), st.integers(0, 4), st.just(12)),
