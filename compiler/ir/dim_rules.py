@@ -356,6 +356,17 @@ def _pad(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     return ([add(dim, pads[axis] + pads[axis + len(dims)]) for axis, dim in enumerate(dims)],)
 
 
+def _range(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
+    parts = [input_elements(node, sizes, index) for index in range(3)]
+    if any(part is None or part.size != 1 for part in parts):
+        return ([None],)
+    start, limit, delta = (part.item() for part in parts if part is not None)
+    if delta != 1 or start is None or limit is None:
+        return ([None],)
+    length = subtract(limit, start)
+    return ([length if length is not None and at_least(length, 0) else None],)
+
+
 def _shape(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     dims = input_dims(node, sizes)
     if dims is None:
@@ -452,6 +463,7 @@ DIM_RULES: Mapping[tuple[str, str], Rule] = {
         "ConstantOfShape": _from_elements,
         "Tile": _tile,
         "Pad": _pad,
+        "Range": _range,
         "Shape": _shape,
         "Size": _scalar,
     }.items()

@@ -167,13 +167,31 @@ def lower_bound(dim: Dim) -> int:
 
 
 def broadcast(a: Dim | None, b: Dim | None) -> Dim | None:
-    """Returns the size that two sizes broadcast to, or None where it depends on their values."""
-    if a == b or b == 1:
+    """Returns the size that two sizes broadcast to: they are equal, or one of them is 1."""
+    if a is b or b == 1 or a == b:
         return a
     if a == 1:
         return b
     known = [dim for dim in (a, b) if isinstance(dim, int)]
-    return known[0] if known else None
+    if known:
+        return known[0]
+    if a is None or b is None:
+        return None
+    if _is_cut(b, a):
+        return a
+    return b if _is_cut(a, b) else _opaque("broadcast", *sorted((a, b), key=str))
+
+
+def _is_cut(a: Dim, b: Dim) -> bool:
+    """Whether a is min(b, number above 1), as of a table cut to length: both broadcast only where a is b."""
+    name = symbol_name(a) or ""
+    if not name.startswith("min("):
+        return False
+    small, whole = name[4:-1], str(b)
+    for limit in (small.removeprefix(f"{whole},"), small.removesuffix(f",{whole}")):
+        if limit != small and limit.isdecimal() and int(limit) > 1:
+            return True
+    return False
 
 
 def _terms(dim: Dim) -> dict[Monomial, int]:

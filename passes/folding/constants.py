@@ -51,6 +51,7 @@ class FoldConstants(Pass):
     max_input_bytes: int = 64 << 20
     max_growth_bytes: int = 4 << 10
 
+    @ir.paused_gc()
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Folds in one sweep in graph order; what was foldable and was not folded leaves a refusal."""
         symbolic = _reads_sizes(model.graph)
