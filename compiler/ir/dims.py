@@ -96,7 +96,9 @@ def divide(a: Dim, b: Dim) -> Dim | None:
 
 def exact_quotient(a: Dim, b: Dim) -> Dim | None:
     """Returns q with a = q * b for all sizes, or None where there is none or b has several terms."""
-    if a == b and b != 0:
+    if b == 0:
+        return None
+    if a == b:
         return 1
     divisor = list(_terms(b).items())
     if len(divisor) != 1:
