@@ -1,64 +1,32 @@
-"""How operators compute the sizes of their outputs, as expressions. See `sardonyx.ir.symbolic`.
+"""How operators size their outputs, as expressions. See `sardonyx.ir.symbolic`.
 
 A rule gives one list of sizes per output, None for a size that it does not know and None for an output of unknown rank.
 Operators without a rule keep what ONNX's own inference says of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as oir
 
-from sardonyx.ir.dims import Dim, add, at_least, broadcast, divide, exact_quotient, multiply, product, smaller, subtract
+from sardonyx.ir.compute_rules import COMPUTE_RULES
+from sardonyx.ir.dims import Dim, add, at_least, exact_quotient, multiply, product, smaller, subtract
 from sardonyx.ir.graphs import attribute
 from sardonyx.ir.kernels import slice_parameters
+from sardonyx.ir.rule_inputs import (
+    NO_INTS,
+    Dims,
+    Rule,
+    Sizes,
+    broadcast_dims,
+    input_dims,
+    input_elements,
+    is_given,
+    known_ints,
+)
 
-Elements = npt.NDArray[Any]
-Dims = Sequence[Dim | None] | None
-
-_NO_INTS: tuple[int, ...] = ()
 _FAR = 1 << 31
-
-
-class Sizes(Protocol):
-    """What rules read: sizes and elements of values that are known already."""
-
-    def dims(self, value: oir.Value) -> tuple[Dim, ...] | None:
-        """Returns the sizes of a value, or None where its rank is unknown."""
-
-    def elements(self, value: oir.Value) -> Elements | None:
-        """Returns the elements of a small integer tensor as objects, or None."""
-
-
-Rule = Callable[[oir.Node, Sizes], Sequence[Dims]]
-
-
-def input_dims(node: oir.Node, sizes: Sizes, index: int = 0) -> tuple[Dim, ...] | None:
-    """Returns the sizes of an input, or None where it is left out or its rank is unknown."""
-    value = node.inputs[index] if index < len(node.inputs) else None
-    return None if value is None else sizes.dims(value)
-
-
-def input_elements(node: oir.Node, sizes: Sizes, index: int) -> Elements | None:
-    """Returns the elements of an input, or None where it is left out or they are unknown."""
-    value = node.inputs[index] if index < len(node.inputs) else None
-    return None if value is None else sizes.elements(value)
-
-
-def known_ints(node: oir.Node, sizes: Sizes, index: int, name: str) -> list[int] | None:
-    """Returns the ints of an input, or of the attribute that older opsets have in its place; None where unknown."""
-    if name in node.attributes:
-        return list(attribute(node, name, _NO_INTS))
-    items = input_elements(node, sizes, index)
-    if items is None or not all(isinstance(item, int) for item in items.flat):
-        return None
-    return [int(item) for item in items.flat]
-
-
-def _given(node: oir.Node, index: int, name: str) -> bool:
-    return name in node.attributes or (index < len(node.inputs) and node.inputs[index] is not None)
 
 
 def _same(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
@@ -74,21 +42,11 @@ def _broadcast(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     return (result,)
 
 
-def broadcast_dims(a: Dims, b: Dims) -> Dims:
-    """Returns the sizes that two shapes broadcast to."""
-    if a is None or b is None:
-        return None
-    rank = max(len(a), len(b))
-    left: list[Dim | None] = [*([1] * (rank - len(a))), *a]
-    right: list[Dim | None] = [*([1] * (rank - len(b))), *b]
-    return [broadcast(x, y) for x, y in zip(left, right, strict=True)]
-
-
 def _transpose(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     dims = input_dims(node, sizes)
     if dims is None:
         return ()
-    perm = attribute(node, "perm", _NO_INTS) or range(len(dims) - 1, -1, -1)
+    perm = attribute(node, "perm", NO_INTS) or range(len(dims) - 1, -1, -1)
     return ([dims[axis] for axis in perm],)
 
 
@@ -134,7 +92,7 @@ def _flatten(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
 def _squeeze(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     dims = input_dims(node, sizes)
     axes = known_ints(node, sizes, 1, "axes")
-    if dims is None or (axes is None and _given(node, 1, "axes")):
+    if dims is None or (axes is None and is_given(node, 1, "axes")):
         return ()
     if axes is None:
         return ([dim for dim in dims if dim != 1],) if all(isinstance(dim, int) for dim in dims) else ()
@@ -198,12 +156,12 @@ def _slice_inputs(node: oir.Node, sizes: Sizes) -> list[tuple[Any, Any, int, Any
     """Starts, ends, axes and steps as elements; None where it is not known which axes they are for."""
     starts, ends = input_elements(node, sizes, 1), input_elements(node, sizes, 2)
     axes = known_ints(node, sizes, 3, "axes")
-    if axes is None and not _given(node, 3, "axes") and starts is not None:
+    if axes is None and not is_given(node, 3, "axes") and starts is not None:
         axes = list(range(starts.size))
     if axes is None:
         return None
     unknown = np.full(len(axes), None, object)
-    steps = input_elements(node, sizes, 4) if _given(node, 4, "steps") else np.full(len(axes), 1, object)
+    steps = input_elements(node, sizes, 4) if is_given(node, 4, "steps") else np.full(len(axes), 1, object)
     parts = [unknown if items is None else items.ravel() for items in (starts, ends, steps)]
     return list(zip(parts[0], parts[1], axes, parts[2], strict=True))
 
@@ -244,86 +202,6 @@ def _gather(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     return ([*data[:axis], *indices, *data[axis + 1 :]],)
 
 
-def _matmul(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    a, b = input_dims(node, sizes), input_dims(node, sizes, 1)
-    if a is None or b is None or not a or not b:
-        return ()
-    batch = broadcast_dims(a[:-2], b[:-2]) or ()
-    return ([*batch, *(a[-2:-1]), *(b[-1:] if len(b) > 1 else ())],)
-
-
-def _gemm(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    a, b = input_dims(node, sizes), input_dims(node, sizes, 1)
-    if a is None or b is None or len(a) != 2 or len(b) != 2:
-        return ()
-    return ([a[1 if attribute(node, "transA", 0) else 0], b[0 if attribute(node, "transB", 0) else 1]],)
-
-
-def _conv(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    data, weight = input_dims(node, sizes), input_dims(node, sizes, 1)
-    if data is None or weight is None:
-        return ()
-    kernel = [dim if isinstance(dim, int) else None for dim in weight[2:]]
-    return ([data[0], weight[0], *_windows(node, data[2:], kernel)],)
-
-
-def _pool(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    data = input_dims(node, sizes)
-    if data is None:
-        return ()
-    kernel = attribute(node, "kernel_shape", _NO_INTS)
-    spatial: Sequence[Dim | None] = [None] * (len(data) - 2)
-    if not attribute(node, "ceil_mode", 0):
-        spatial = _windows(node, data[2:], kernel)
-    dims = (*data[:2], *spatial)
-    return (dims, dims) if node.op_type == "MaxPool" else (dims,)
-
-
-def _windows(node: oir.Node, spatial: Sequence[Dim], kernel: Sequence[int | None]) -> list[Dim | None]:
-    """floor((size + pads - dilation * (kernel - 1) - 1) / stride) + 1, as the Conv operator defines it."""
-    rank = len(spatial)
-    if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        return [None] * rank
-    strides, dilations = (attribute(node, name, _NO_INTS) or (1,) * rank for name in ("strides", "dilations"))
-    pads = attribute(node, "pads", _NO_INTS) or (0,) * (2 * rank)
-    result: list[Dim | None] = []
-    for axis, (size, window) in enumerate(zip(spatial, kernel, strict=True)):
-        if window is None:
-            result.append(None)
-            continue
-        room = add(size, pads[axis] + pads[axis + rank] - dilations[axis] * (window - 1) - 1)
-        steps = None if room is None else divide(room, strides[axis])
-        result.append(None if steps is None else add(steps, 1))
-    return result
-
-
-def _reduce(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    dims, axes = input_dims(node, sizes), known_ints(node, sizes, 1, "axes")
-    if dims is None or (axes is None and _given(node, 1, "axes")):
-        return ()
-    if not axes and attribute(node, "noop_with_empty_axes", 0):
-        return (dims,)
-    return (_without(dims, axes or range(len(dims)), bool(attribute(node, "keepdims", 1))),)
-
-
-def _arg(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    dims = input_dims(node, sizes)
-    keep = bool(attribute(node, "keepdims", 1))
-    return () if dims is None else (_without(dims, [attribute(node, "axis", 0)], keep),)
-
-
-def _without(dims: Sequence[Dim], axes: Sequence[int], keep: bool) -> Dims:
-    gone = {axis % len(dims) for axis in axes} if dims else set()
-    if keep:
-        return [1 if axis in gone else dim for axis, dim in enumerate(dims)]
-    return [dim for axis, dim in enumerate(dims) if axis not in gone]
-
-
-def _global_pool(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    dims = input_dims(node, sizes)
-    return () if dims is None else ([*dims[:2], *(1 for _ in dims[2:])],)
-
-
 def _split(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     dims = input_dims(node, sizes)
     if dims is None:
@@ -332,7 +210,7 @@ def _split(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     parts: Sequence[Dim | None] = known_ints(node, sizes, 1, "split") or ()
     if not parts:
         whole = dims[axis]
-        even = not _given(node, 1, "split") and isinstance(whole, int) and whole % len(node.outputs) == 0
+        even = not is_given(node, 1, "split") and isinstance(whole, int) and whole % len(node.outputs) == 0
         parts = [whole // len(node.outputs) if even and isinstance(whole, int) else None] * len(node.outputs)
     return [[*dims[:axis], part, *dims[axis + 1 :]] for part in parts]
 
@@ -378,50 +256,6 @@ def _scalar(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
     return ((),)
 
 
-def _fused_matmul(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    """com.microsoft::FusedMatMul: MatMul of operands whose last two axes may be exchanged."""
-    a, b = input_dims(node, sizes), input_dims(node, sizes, 1)
-    moved = attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0)
-    if a is None or b is None or moved or len(a) < 2 or len(b) < 2:
-        return ()
-    rows = a[-1] if attribute(node, "transA", 0) else a[-2]
-    columns = b[-2] if attribute(node, "transB", 0) else b[-1]
-    return ([*(broadcast_dims(a[:-2], b[:-2]) or ()), rows, columns],)
-
-
-def _attention(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    """Attention of opset 23: heads are an axis of inputs of rank 4, and within the last axis of those of rank 3."""
-    query, key, value = (input_dims(node, sizes, index) for index in range(3))
-    if query is None or key is None or value is None or len({len(query), len(key), len(value)}) != 1:
-        return ()
-    heads, groups = attribute(node, "q_num_heads", 0), attribute(node, "kv_num_heads", 0)
-    packed = len(query) == 3
-    if packed and not (heads and groups):
-        return ()
-    lengths = [dims[1] if packed else dims[2] for dims in (query, key)]
-    widths = [divide(dims[2], groups) if packed else dims[3] for dims in (key, value)]
-    past = input_dims(node, sizes, 4)
-    total = lengths[1] if not _given(node, 4, "") else (None if past is None else add(past[2], lengths[1]))
-    kept = [[key[0], groups if packed else key[1], total, width] for width in widths]
-    width = widths[1] if not packed or widths[1] is None else multiply(widths[1], heads)
-    scores = [query[0], heads if packed else query[1], lengths[0], total]
-    return ([*query[:-1], width], *kept, scores)
-
-
-def _multi_head_attention(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    """com.microsoft::MultiHeadAttention: (batch, length, hidden size of the values) for a query of rank 3."""
-    query, value = input_dims(node, sizes), input_dims(node, sizes, 2)
-    if query is None or len(query) != 3:
-        return ()
-    return ([*query[:2], value[2] if value is not None and len(value) == 3 else None],)
-
-
-def _skip_norm(node: oir.Node, sizes: Sizes) -> Sequence[Dims]:
-    """com.microsoft::SkipLayerNormalization: the sum that it may give as fourth output has the input's sizes too."""
-    dims = input_dims(node, sizes)
-    return (dims, None, None, dims)
-
-
 _SAME = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh"),
     *("CumSum", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"),
@@ -431,22 +265,16 @@ _SAME = (
     *("Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh"),
     *("ThresholdedRelu", "Trilu", "BatchNormalization", "PRelu", "CastLike", "BitwiseNot"),
 )
+_SAME_CONTRIBUTED = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "RotaryEmbedding")
 _BROADCAST = (
     *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual"),
     *("Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor"),
 )
-_REDUCE = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
-
 DIM_RULES: Mapping[tuple[str, str], Rule] = {
     ("", op_type): rule
     for op_type, rule in {
         **dict.fromkeys(_SAME, _same),
         **dict.fromkeys(_BROADCAST, _broadcast),
-        **dict.fromkeys((f"Reduce{name}" for name in _REDUCE), _reduce),
-        **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
-        **dict.fromkeys(("AveragePool", "MaxPool", "LpPool"), _pool),
-        **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
-        "Attention": _attention,
         "Transpose": _transpose,
         "Reshape": _reshape,
         "Flatten": _flatten,
@@ -456,9 +284,6 @@ DIM_RULES: Mapping[tuple[str, str], Rule] = {
         "Expand": _expand,
         "Slice": _slice,
         "Gather": _gather,
-        "MatMul": _matmul,
-        "Gemm": _gemm,
-        "Conv": _conv,
         "Split": _split,
         "ConstantOfShape": _from_elements,
         "Tile": _tile,
@@ -468,15 +293,8 @@ DIM_RULES: Mapping[tuple[str, str], Rule] = {
         "Size": _scalar,
     }.items()
 } | {
-    ("com.microsoft", op_type): rule
-    for op_type, rule in {
-        **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "RotaryEmbedding"), _same),
-        **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _skip_norm),
-        "FusedMatMul": _fused_matmul,
-        "FusedGemm": _gemm,
-        "FusedConv": _conv,
-        "MultiHeadAttention": _multi_head_attention,
-    }.items()
+    **dict.fromkeys((("com.microsoft", name) for name in _SAME_CONTRIBUTED), _same),
+    **COMPUTE_RULES,
 }
 """Rules by domain and operator."""
 

@@ -88,10 +88,10 @@ def divide(a: Dim, b: Dim) -> Dim | None:
     """Returns a / b rounded towards zero as integer Div does, or None where it is unknown; b is taken not to be 0."""
     if isinstance(a, int) and isinstance(b, int):
         return None if b == 0 else _checked({(): abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)})
+    if b == 0:
+        return None
     exact = exact_quotient(a, b)
-    if exact is not None:
-        return exact
-    return _opaque("div", a, b)
+    return _opaque("div", a, b) if exact is None else exact
 
 
 def exact_quotient(a: Dim, b: Dim) -> Dim | None:
@@ -119,6 +119,8 @@ def remainder(a: Dim, b: Dim) -> Dim | None:
     """Returns a modulo b with the sign of b, as integer Mod does, or None where it is unknown."""
     if isinstance(a, int) and isinstance(b, int):
         return None if b == 0 else a % b
+    if b == 0:
+        return None
     if exact_quotient(a, b) is not None:
         return 0
     return _opaque("mod", a, b)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as oir
 
-from sardonyx.ir.dim_rules import Elements, Sizes, input_dims, input_elements, known_ints
 from sardonyx.ir.dims import (
     Dim,
     add,
@@ -25,6 +24,7 @@ from sardonyx.ir.dims import (
     subtract,
 )
 from sardonyx.ir.graphs import attribute
+from sardonyx.ir.rule_inputs import Elements, Sizes, input_dims, input_elements, known_ints
 
 ElementRule = Callable[[oir.Node, Sizes], Elements | None]
 

@@ -11,10 +11,11 @@ import numpy as np
 import onnx_ir as oir
 
 from sardonyx.errors import VerifyError
-from sardonyx.ir.dim_rules import DIM_RULES, Dims, Elements
+from sardonyx.ir.dim_rules import DIM_RULES
 from sardonyx.ir.dims import Dim, Polynomial, symbol, symbol_name
 from sardonyx.ir.element_rules import ELEMENT_RULES
 from sardonyx.ir.kernels import MOVES, run_kernel
+from sardonyx.ir.rule_inputs import Dims, Elements
 from sardonyx.ir.tensors import constant_tensor
 
 MAX_ELEMENTS = 64
