@@ -23,6 +23,7 @@ MAX_ELEMENTS = 64
 
 _SIZES = frozenset((oir.DataType.INT64, oir.DataType.INT32, oir.DataType.BOOL))
 _OWN = "?"
+_FILLERS = frozenset(("none", "unknown", "unk", "dynamic"))
 _CONTRADICTIONS = (IndexError, ValueError, ZeroDivisionError, VerifyError)
 """What rules raise at a node whose inputs break its schema; ONNX's inference reports that with its cause."""
 
@@ -82,10 +83,8 @@ class SymbolicValues:
         if value.shape is None or value.producer() is not None:
             return None
         trusted = value.is_graph_input() and value.graph is self._graph
-        return [
-            symbol(dim.value) if trusted and isinstance(dim, oir.SymbolicDim) and isinstance(dim.value, str) else None
-            for dim in value.shape
-        ]
+        names = [None if isinstance(dim, int) else dim.value for dim in value.shape]
+        return [symbol(name) if trusted and name is not None and _is_name(name) else None for name in names]
 
     def _merged(self, value: oir.Value, found: Dims) -> tuple[Dim, ...] | None:
         """Fills what no rule found with the declared fixed sizes, and the rest with symbols of its own."""
@@ -160,6 +159,11 @@ def known_array(elements: Elements) -> "np.typing.NDArray[np.int64] | None":
     if all(isinstance(item, int) for item in elements.flat):
         return elements.astype(np.int64)
     return None
+
+
+def _is_name(name: str) -> bool:
+    """Whether a size's name tells it from others: some exporters write a filler at every size that is not fixed."""
+    return (name[:1].isalnum() or name[:1] == "_") and "(" not in name and name.lower() not in _FILLERS
 
 
 def input_symbol(dim: Dim) -> str | None:

@@ -207,6 +207,17 @@ def test_names_of_computed_values_are_not_believed() -> None:
     agree(proto, model, [{"x": (2, 6, 12)}])
 
 
+@pytest.mark.parametrize("filler", ["?", "None", "dynamic", "max(N,1)"])
+def test_fillers_are_no_names(filler: str) -> None:
+    proto = source("s = Shape(x) l = Slice(s, v1, v2) t = Concat<axis = 0>(l, v12, minus1) y = Reshape(x, t)")
+    for axis in (0, 1):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = filler
+    model, _ = fold(proto)
+    assert build.operators(model)[-1] == "Reshape"
+    assert len(model.graph) > 1
+    agree(proto, model, [{"x": (2, 6, 12)}])
+
+
 def test_graph_outputs_keep_their_names_and_values() -> None:
     proto = source("s = Shape(x) z = Reshape(x, s) y = Identity(z)", outputs="float[a, b, c] z, int64[3] s, y")
     model, _ = fold(proto)
