@@ -4,8 +4,8 @@ A size is an int where it is known, else a `Polynomial` with integer coefficient
 an integer >= 0. Two sizes are equal for all inputs if their normal forms are. Quotients, remainders, and the larger or
 smaller of two sizes become symbols of their own, named by what they compute, so that they compare too.
 
-onnx_ir's `SymbolicDim` computes with sympy, which knows more algebra and is two orders of magnitude slower; a sweep over
-a large graph does this arithmetic at every node.
+onnx_ir's `SymbolicDim` computes with sympy, which knows more algebra and is two orders of magnitude slower; a sweep
+over a large graph does this arithmetic at every node.
 """
 
 from collections.abc import Sequence
