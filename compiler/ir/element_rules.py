@@ -24,12 +24,11 @@ from sardonyx.ir.dims import (
     subtract,
 )
 from sardonyx.ir.graphs import attribute
-from sardonyx.ir.rule_inputs import Elements, Sizes, input_dims, input_elements, known_ints
+from sardonyx.ir.rule_inputs import MAX_ELEMENTS, Elements, Sizes, input_dims, input_elements, known_ints
 
 ElementRule = Callable[[oir.Node, Sizes], Elements | None]
 
 _INTEGERS = frozenset((oir.DataType.INT64, oir.DataType.INT32))
-_MAX_ELEMENTS = 64
 
 
 def _as_elements(result: Any) -> Elements:
@@ -156,7 +155,7 @@ def _constant_of_shape(node: oir.Node, sizes: Sizes) -> Elements | None:
     if shape is None or "value" not in node.attributes or min(shape, default=0) < 0:
         return None
     fill = node.attributes["value"].as_tensor()
-    if fill.dtype not in _INTEGERS or np.prod(shape, dtype=np.float64) > _MAX_ELEMENTS:
+    if fill.dtype not in _INTEGERS or np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
         return None
     return np.full(shape, int(fill.numpy().ravel()[0]), object)
 
@@ -166,7 +165,7 @@ def _range(node: oir.Node, sizes: Sizes) -> Elements | None:
     if any(part is None or len(part) != 1 for part in parts):
         return None
     start, limit, delta = (part[0] for part in parts if part is not None)
-    if delta == 0 or len(range(start, limit, delta)) > _MAX_ELEMENTS:
+    if delta == 0 or len(range(start, limit, delta)) > MAX_ELEMENTS:
         return None
     return np.array(range(start, limit, delta), object)
 

@@ -15,6 +15,9 @@ Elements = npt.NDArray[Any]
 Dims = Sequence[Dim | None] | None
 """Sizes of one value, None for one that is not known; or None where the rank is not known."""
 
+MAX_ELEMENTS = 64
+"""Tensors of more elements are no shapes."""
+
 NO_INTS: tuple[int, ...] = ()
 
 

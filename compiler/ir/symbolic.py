@@ -15,11 +15,8 @@ from sardonyx.ir.dim_rules import DIM_RULES
 from sardonyx.ir.dims import Dim, Polynomial, symbol, symbol_name
 from sardonyx.ir.element_rules import ELEMENT_RULES
 from sardonyx.ir.kernels import MOVES, run_kernel
-from sardonyx.ir.rule_inputs import Dims, Elements
+from sardonyx.ir.rule_inputs import MAX_ELEMENTS, Dims, Elements
 from sardonyx.ir.tensors import constant_tensor
-
-MAX_ELEMENTS = 64
-"""Tensors of more elements are no shapes."""
 
 _SIZES = frozenset((oir.DataType.INT64, oir.DataType.INT32, oir.DataType.BOOL))
 _OWN = "?"
