@@ -18,6 +18,7 @@ _BUILT_IN = {
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
+    "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 
 

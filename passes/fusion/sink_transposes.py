@@ -43,7 +43,7 @@ class SinkTransposes(Pass):
             return PassResult(model, False, refusals=(Refusal(self.name, reason, (transposes[0].name or "",)),))
         if not transposes:
             return PassResult(model, False)
-        ir.infer_shapes(model)
+        ir.ensure_shapes(model)
         names = ir.NameAuthority(model)
         moved = [graph for graph in list(ir.all_graphs(model)) if _sink(graph, names)]
         removed = len(transposes) - len(list(_transposes(model)))
