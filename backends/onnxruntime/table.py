@@ -8,6 +8,7 @@ LayerNormalization, InstanceNormalization, ConvTranspose, GlobalMaxPool, SpaceTo
 
 from collections.abc import Iterator
 
+from sardonyx.backends.onnxruntime.fused import FUSED
 from sardonyx.capabilities import ActivationScheme, Capabilities, OpSupport, Role, WeightSupport
 from sardonyx.ir import DataType
 from sardonyx.measure import Machine
@@ -117,4 +118,5 @@ def capabilities(machine: Machine) -> Capabilities:
         min_opset=MIN_OPSET,
         operators={(row.domain, row.op_type): row for row in _rows()},
         warnings=warnings,
+        fused={(row.domain, row.op_type): row for row in FUSED},
     )

@@ -14,6 +14,7 @@ _BUILT_IN = {
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
+    "fuse-transformer": "sardonyx.passes.fusion.attention.fuse:FuseTransformer",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
 }
 

@@ -141,7 +141,7 @@ class _GraphRewriter:
             return
         if old.is_graph_output() and not _may_be_output(new, self.graph):
             new = editor.op("Identity", [new])
-        _replace(old, new)
+        replace_value(old, new)
 
 
 def _around(made: Sequence[ir.Node | None], values: Sequence[ir.Value]) -> list[ir.Node]:
@@ -158,8 +158,8 @@ def _may_be_output(value: ir.Value, graph: ir.Graph) -> bool:
     return producer is not None and producer.graph is graph and not value.is_graph_output()
 
 
-def _replace(old: ir.Value, new: ir.Value) -> None:
-    """Gives a value's uses and, where it is a graph output, its name to another."""
+def replace_value(old: ir.Value, new: ir.Value) -> None:
+    """Gives a value's type and shape, where unknown, its uses and, where it is a graph output, its name to another."""
     if new.type is None:
         new.type = old.type
     if new.shape is None:
