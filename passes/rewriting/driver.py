@@ -17,6 +17,9 @@ from sardonyx.passes.rewriting.rule import Editor, Rule
 REWRITES_PER_NODE = 8
 """More rewrites than this many times the nodes of a graph, and rules are undoing each other."""
 
+APPLIES = "nothing: it applies"
+"""What `near_misses` says where nothing keeps a rule from being applied."""
+
 
 @dataclass
 class Rewriting:
@@ -60,7 +63,7 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 if node.op_type in rule.pattern.op_types and node.domain == rule.pattern.domain:
                     found = match(rule.pattern, node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
-                    yield rule, reason or "nothing: it applies"
+                    yield rule, reason or APPLIES
 
 
 class _GraphRewriter:

@@ -5,7 +5,6 @@ contrib operators document them. All add a mask to the scores before Softmax, so
 meaning, whether it masks by -10000, by the lowest float or by -inf.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -14,14 +13,17 @@ from sardonyx import ir
 from sardonyx.passes.fusion.attention.cache import read_cache
 from sardonyx.passes.fusion.attention.heads import SWAP_HEADS, Heads
 from sardonyx.passes.fusion.attention.rule import (
+    Dim,
     FusedRule,
     dimension,
+    known_dims,
+    permutation,
     reshaped,
     same,
     shaped,
     transposed,
 )
-from sardonyx.passes.fusion.attention.scores import ATTENTION, NEGLIGIBLE, Attention, read_attention
+from sardonyx.passes.fusion.attention.scores import ATTENTION, NEGLIGIBLE, Attention, read_attention, scaled
 from sardonyx.passes.rewriting.pattern import Match, Op
 from sardonyx.passes.rewriting.rule import Editor
 
@@ -94,9 +96,9 @@ class MultiHeadAttention(_AttentionRule):
         """Builds MultiHeadAttention."""
         read = _read(found)
         bias = additive_mask(read, editor)
-        query = read.query.merged(editor)
+        query, factor = scaled(read.query.merged(editor))
         count, size = read.value.static
-        attributes = [ir.AttrInt64("num_heads", count), ir.AttrFloat32("scale", read.scale)]
+        attributes = [ir.AttrInt64("num_heads", count), ir.AttrFloat32("scale", read.scale * factor)]
         cache = read_cache(read, found)
         if cache is not None and all(heads.is_merged_free() for heads in cache.new):
             new = [heads.merged(editor) for heads in cache.new]
@@ -141,7 +143,7 @@ class GroupQueryAttention(_AttentionRule):
         """Builds GroupQueryAttention, with past and present where keys and values are concatenated before it."""
         read = _read(found)
         bias = additive_mask(read, editor)
-        query = read.query.merged(editor)
+        query, factor = scaled(read.query.merged(editor))
         batch, _, keys = read.sizes
         total = _total(read, editor)
         one = editor.constant("one", np.ones(1, np.int32))
@@ -150,7 +152,7 @@ class GroupQueryAttention(_AttentionRule):
         attributes = [
             ir.AttrInt64("num_heads", read.query.static[0]),
             ir.AttrInt64("kv_num_heads", read.key.static[0]),
-            ir.AttrFloat32("scale", read.scale),
+            ir.AttrFloat32("scale", read.scale * factor),
             ir.AttrInt64("causal", 0),
         ]
         cache = read_cache(read, found)
@@ -187,13 +189,12 @@ def _placed(merged: ir.Value, read: Attention, found: Match, editor: Editor) -> 
     count, size = read.query.static[0], read.value.static[1]
     shaped(merged, read.value.value, (batch, queries, count * size))
     parted = reshaped(editor, merged, (0, 0, count, size), (batch, queries, count, size))
-    reverse: tuple[int, ...] = (3, 2, 1, 0)
-    perm = [SWAP_HEADS[axis] for axis in ir.attribute(found.root, "perm", reverse)]
+    perm = [SWAP_HEADS[axis] for axis in permutation(found.root) or (3, 2, 1, 0)]
     return parted if perm == [0, 1, 2, 3] else transposed(editor, parted, perm)
 
 
 def additive_mask(read: Attention, editor: Editor) -> ir.Value | None:
-    """Returns the mask as something to add of shape [B or 1, N or 1, S, T], which kernels do not broadcast themselves."""
+    """Returns the mask as something to add, of shape [B or 1, N or 1, S, T]: kernels broadcast no lengths."""
     if read.mask is None:
         return None
     mask, query = read.mask, read.query.value
@@ -202,11 +203,11 @@ def additive_mask(read: Attention, editor: Editor) -> ir.Value | None:
         dtype = query.dtype or ir.DataType.FLOAT
         keep, fill = (editor.constant("mask_value", np.array(x, dtype.numpy())) for x in (0.0, mask.fill))
         value = editor.op("Where", [value, keep, fill] if mask.keep else [value, fill, keep])
-        shaped(value, query, mask.value.shape or ())
+        shaped(value, query, known_dims(mask.value))
     _, queries, keys = read.sizes
-    shape = (1,) * (4 - len(value.shape or ())) + tuple(value.shape or ())
+    shape = (1,) * (4 - len(known_dims(value))) + known_dims(value)
     wanted = (shape[0], shape[1], queries, keys)
-    if len(value.shape or ()) == 4 and all(map(same, shape, wanted)):
+    if len(known_dims(value)) == 4 and all(map(same, shape, wanted)):
         return value
     one = editor.constant("one", np.ones(2, np.int64))
     key_axis = 1 if read.key.sequence_first else 2
@@ -218,11 +219,9 @@ def additive_mask(read: Attention, editor: Editor) -> ir.Value | None:
     return shaped(editor.op("Expand", [value, target]), query, wanted)
 
 
-def _size(
-    editor: Editor, mask: ir.Value, wanted: int | ir.SymbolicDim, source: tuple[ir.Value, int]
-) -> ir.Value:
+def _size(editor: Editor, mask: ir.Value, wanted: Dim, source: tuple[ir.Value, int]) -> ir.Value:
     """A length from the mask itself where it has that length: then layers that share the mask share its expansion."""
-    own: Sequence[int | ir.SymbolicDim] = tuple(mask.shape or ())
+    own = known_dims(mask)
     axis = next((axis for axis, size in enumerate(own) if not isinstance(wanted, int) and same(size, wanted)), None)
     return dimension(editor, *source) if axis is None else dimension(editor, mask, axis)
 

@@ -66,7 +66,7 @@ def _where(items: Sequence[Interval]) -> Interval:
 def _cast(items: Sequence[Interval]) -> Interval:
     """Casts round towards a value inside the interval only where its ends are exact in the new type."""
     low, high = items[0]
-    return (low, high) if low.is_integer() and high.is_integer() and -256 <= low and high <= 256 else EVERYTHING
+    return (low, high) if low.is_integer() and high.is_integer() and low >= -256 and high <= 256 else EVERYTHING
 
 
 def _ordered(ends: Sequence[float]) -> Interval:

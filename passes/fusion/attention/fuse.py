@@ -6,12 +6,21 @@ from sardonyx import ir
 from sardonyx.capabilities import Capabilities
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
-from sardonyx.passes.fusion.attention import attention
+from sardonyx.passes.fusion.attention import attention, gelu, packed, rotary, skip
 from sardonyx.passes.fusion.attention.rule import FusedRule
 from sardonyx.passes.rewriting.driver import rewrite_model
 
-RULES: tuple[type[FusedRule], ...] = (*attention.RULES,)
+RULES: tuple[type[FusedRule], ...] = (
+    *rotary.RULES,
+    *attention.RULES,
+    *packed.RULES,
+    *gelu.RULES,
+    *skip.RULES,
+)
 """Where several start at one node, the first that fits is taken."""
+
+CHOICE = "nothing: it applies where fuse-transformer takes it"
+"""What kept a fused form from being made that the target runs and that fits."""
 
 
 def admitted(capabilities: Capabilities | None) -> tuple[FusedRule, ...]:

@@ -1,7 +1,7 @@
 """The heads of queries, keys and values: how they are laid out, and how they are had in the layout a kernel takes.
 
-Letters: B batch, N heads, S sequence, H size of a head. Graphs split a projection [B, S, N H] to [B, S, N, H] and transpose
-that to [B, N, S, H]; or take one third of a packed projection [B, S, 3 N H].
+Letters: B batch, N heads, S sequence, H size of a head. Graphs split a projection [B, S, N H] to [B, S, N, H] and
+transpose that to [B, N, S, H]; or take one third of a packed projection [B, S, 3 N H].
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ import numpy as np
 
 from sardonyx import ir
 from sardonyx.passes.fusion.attention.rule import (
+    Dim,
     dims,
     integers,
+    permutation,
     producer,
     reshaped,
     same,
@@ -25,8 +27,6 @@ SWAP_HEADS = (0, 2, 1, 3)
 """[B, N, S, H] to [B, S, N, H] and back."""
 PACKED = (2, 0, 3, 1, 4)
 """[B, S, 3, N, H] to [3, B, N, S, H]."""
-
-Dim = int | ir.SymbolicDim
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Heads:
         if self.sequence_first:
             return self.value
         node = producer(self.value, "Transpose")
-        return node.inputs[0] if node is not None and ir.attribute(node, "perm", ()) == SWAP_HEADS else None
+        return node.inputs[0] if node is not None and permutation(node) == SWAP_HEADS else None
 
 
 def packed_third(value: ir.Value) -> tuple[ir.Value, int] | None:
@@ -100,7 +100,7 @@ def packed_third(value: ir.Value) -> tuple[ir.Value, int] | None:
         return None
     whole, index = taken
     transpose = producer(whole, "Transpose")
-    if transpose is None or ir.attribute(transpose, "perm", ()) != PACKED:
+    if transpose is None or permutation(transpose) != PACKED:
         return None
     reshape = producer(transpose.inputs[0], "Reshape")
     if reshape is None or reshape.inputs[0] is None or transpose.inputs[0] is None:
@@ -108,8 +108,8 @@ def packed_third(value: ir.Value) -> tuple[ir.Value, int] | None:
     parts, packed = dims(transpose.inputs[0], 5), dims(reshape.inputs[0], 3)
     if parts is None or packed is None or parts[2] != 3:
         return None
-    if not isinstance(packed[2], int) or not all(map(same, parts[:2], packed[:2])):
-        return None
+    if not isinstance(packed[2], int) or not any(map(same, parts[:2], packed)):
+        return None  # of batch and sequence one may be unknown: the other, and the number of elements, decide it
     return reshape.inputs[0], index
 
 

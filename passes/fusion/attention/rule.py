@@ -1,7 +1,7 @@
 """Rules whose result is an operator that not every target runs."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from sardonyx.capabilities import FusedSupport
 from sardonyx.passes.rewriting.pattern import Match
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
+Dim = int | ir.SymbolicDim
 MICROSOFT = "com.microsoft"
 WRITTEN_OPSET = 13
 """Split, Squeeze and Unsqueeze take sizes and axes as inputs from opset 13."""
@@ -61,12 +62,23 @@ class FusedRule(Rule, ABC):
         return editor.node(self.op_type, inputs, attributes, outputs=outputs, domain=self.domain)
 
 
-def dims(value: ir.Value, rank: int) -> tuple[int | ir.SymbolicDim, ...] | None:
+def dims(value: ir.Value, rank: int) -> tuple[Dim, ...] | None:
     """Returns a value's dimensions, or None where its rank is unknown or another."""
     return tuple(value.shape) if value.shape is not None and len(value.shape) == rank else None
 
 
-def same(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
+def known_dims(value: ir.Value) -> tuple[Dim, ...]:
+    """Returns a value's dimensions; none where its rank is unknown."""
+    return () if value.shape is None else tuple(value.shape)
+
+
+def permutation(node: ir.Node) -> tuple[int, ...]:
+    """Returns the permutation of a Transpose; nothing where it is left to reverse all axes."""
+    nothing: tuple[int, ...] = ()
+    return ir.attribute(node, "perm", nothing)
+
+
+def same(a: Dim, b: Dim) -> bool:
     """Whether two dimensions are surely equal: the same number, or the same symbol."""
     if isinstance(a, int) or isinstance(b, int):
         return a == b
@@ -98,9 +110,11 @@ def integers(value: ir.Value | None) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(int(item) for item in tensor.numpy().ravel())
 
 
-def shaped(value: ir.Value, like: ir.Value, shape: Sequence[int | ir.SymbolicDim]) -> ir.Value:
+def shaped(value: ir.Value, like: ir.Value, shape: Iterable[Dim]) -> ir.Value:
     """Sets the type and shape that the library does not infer for operators of other domains."""
-    value.dtype, value.shape = like.dtype, ir.Shape(shape)
+    if like.dtype is not None:
+        value.dtype = like.dtype
+    value.shape = ir.Shape(shape)
     return value
 
 
@@ -113,7 +127,7 @@ def dimension(editor: Editor, value: ir.Value, axis: int) -> ir.Value:
     return editor.op("Gather", [shape, editor.constant(f"{value.name}_axis", np.array([axis], np.int64))])
 
 
-def reshaped(editor: Editor, value: ir.Value, target: Sequence[int], shape: Sequence[int | ir.SymbolicDim]) -> ir.Value:
+def reshaped(editor: Editor, value: ir.Value, target: Sequence[int], shape: Iterable[Dim]) -> ir.Value:
     """Adds a Reshape to constant sizes (0 copies one), and states the shape that it gives."""
     constant = editor.constant(f"{value.name}_shape", np.array(target, np.int64))
     return shaped(editor.op("Reshape", [value, constant]), value, shape)

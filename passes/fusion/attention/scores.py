@@ -6,17 +6,18 @@ together with the reason why it cannot be, so that a user learns what was missin
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sardonyx import ir
 from sardonyx.passes.fusion.attention.bounds import bounds
-from sardonyx.passes.fusion.attention.heads import Dim, Heads
-from sardonyx.passes.fusion.attention.rule import dims, producer, same, scalar
+from sardonyx.passes.fusion.attention.heads import Heads, packed_third
+from sardonyx.passes.fusion.attention.rule import Dim, dims, permutation, producer, same, scalar
 from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Var
 
 NEGLIGIBLE = -1e30
 """A score plus a number below this is, in float32, the number itself."""
-KEYS_BY_TRANSPOSE = {(0, 1, 3, 2): False, (0, 2, 3, 1): True}
+KEYS_BY_TRANSPOSE: Mapping[tuple[int, ...], bool] = {(0, 1, 3, 2): False, (0, 2, 3, 1): True}
 """Permutations that give [B, N, H, T], with whether their input has the sequence first."""
 
 _SOFTMAX = Op("Softmax", Var("scores"), name="softmax")
@@ -196,7 +197,7 @@ def _keys(value: ir.Value) -> tuple[Heads, float, tuple[ir.Node, ...]] | str:
     value, factor = scaled(value)
     node = producer(value, "Transpose")
     if node is not None and node.inputs[0] is not None:
-        first = KEYS_BY_TRANSPOSE.get(ir.attribute(node, "perm", ()))
+        first = KEYS_BY_TRANSPOSE.get(permutation(node))
         if first is None:
             return f"{node.name} does not swap the keys' last two axes"
         keys, inner = scaled(node.inputs[0])
@@ -217,7 +218,7 @@ def _transposed_between_reshapes(value: ir.Value) -> tuple[ir.Node, ...]:
     last = producer(value, "Reshape")
     middle = producer(last.inputs[0], "Transpose") if last is not None else None
     first = producer(middle.inputs[0], "Reshape") if middle is not None else None
-    if last is None or middle is None or first is None or ir.attribute(middle, "perm", ()) != (0, 2, 1):
+    if last is None or middle is None or first is None or permutation(middle) != (0, 2, 1):
         return ()
     shapes = [dims(v, r) for v, r in zip((first.inputs[0], first.outputs[0], value), (4, 3, 4), strict=True) if v]
     if len(shapes) != 3 or any(shape is None for shape in shapes):
@@ -233,7 +234,7 @@ def _obstacle(read: Attention, *, guarded: bool) -> str | None:
     for heads, shape in zip((read.query, read.key, read.value), shapes, strict=True):
         if shape is None or not isinstance(shape[1], int) or not isinstance(shape[3], int):
             return f"the number and size of the heads of {heads.value.name} are not known"
-    query, key, value = (shape or () for shape in shapes)
+    query, key, value = (tuple(shape or ()) for shape in shapes)
     pairs = (
         ("batch sizes", query[0], key[0], value[0]),
         ("numbers of heads", query[1], key[1], value[1]),
@@ -241,12 +242,19 @@ def _obstacle(read: Attention, *, guarded: bool) -> str | None:
         ("head sizes", query[3], key[3], key[3]),
     )
     names = ", ".join(str(heads.value.name) for heads in (read.query, read.key, read.value))
+    alike = _one_projection(read)
     for what, a, b, c in pairs:
-        if not (same(a, b) and same(b, c)):
+        if not alike and not (same(a, b) and same(b, c)):
             return f"the {what} of {names} are not known to be equal"
     if guarded and read.mask is not None and read.mask.low == -math.inf:
         return f"NaN is replaced by 0 after {names}, and the mask is not known to be finite"
     return _mask_obstacle(read)
+
+
+def _one_projection(read: Attention) -> bool:
+    """Whether queries, keys and values are the thirds of one projection, and so of one shape."""
+    thirds = [packed_third(heads.value) for heads in (read.query, read.key, read.value) if not heads.sequence_first]
+    return len(thirds) == 3 and thirds[0] is not None and all(t is not None and t[0] is thirds[0][0] for t in thirds)
 
 
 def _mask_obstacle(read: Attention) -> str | None:
