@@ -56,6 +56,7 @@ class StandardAttention(_AttentionRule):
     summary = "scaled dot product attention becomes Attention (opset 23)"
     op_type = "Attention"
     domain = ""
+    since = 23
     pattern: ClassVar[Op] = ATTENTION
 
     def limit(self, read: Attention, found: Match) -> str | None:

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from sardonyx import ir
 from sardonyx.passes.fusion.attention.heads import Heads
 from sardonyx.passes.fusion.attention.rule import producer
-from sardonyx.passes.fusion.attention.scores import Attention
+from sardonyx.passes.fusion.attention.scores import TIME_AXIS, Attention
 from sardonyx.passes.rewriting.driver import replace_value
 from sardonyx.passes.rewriting.pattern import Match
-
-TIME_AXIS = (2, -2)
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,12 @@ class Cache:
     present: tuple[ir.Value, ir.Value]
 
     def replace_present(self, key: ir.Value, value: ir.Value) -> None:
-        """Puts a fused operator's present keys and values in place of the concatenations."""
+        """Puts a fused operator's present keys and values in place of the concatenations, which go."""
         for old, new in zip(self.present, (key, value), strict=True):
+            node = old.producer()
             replace_value(old, new)
+            if node is not None and node.graph is not None:
+                node.graph.remove(node, safe=True)
 
 
 def read_cache(read: Attention, found: Match) -> Cache | None:

@@ -237,6 +237,7 @@ class _Standard(_RotaryRule):
     """The standard operator: its tables are [B, S, H / 2] where it has no positions."""
 
     domain = ""
+    since = 23
 
     def operands(self, read: Rotation, editor: Editor) -> list[ir.Value]:
         """Inputs of ONNX's operator: x and tables [B, S, H / 2]."""

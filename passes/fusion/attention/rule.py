@@ -26,13 +26,16 @@ class FusedRule(Rule, ABC):
     Attributes:
         op_type: The operator it makes.
         domain: That operator's domain.
+        since: First version of that domain that has it.
     """
 
     op_type: ClassVar[str]
     domain: ClassVar[str] = MICROSOFT
+    since: ClassVar[int] = 1
 
     def __init__(self, support: FusedSupport | None = None) -> None:
-        self.support = support or FusedSupport(self.op_type, self.domain, masked_rows_as_softmax=False)
+        unknown = FusedSupport(self.op_type, self.domain, self.since, masked_rows_as_softmax=False)
+        self.support = support or unknown
 
     def check(self, found: Match, opset: int) -> str | None:
         """Refuses opsets without the operator, then what the rule itself refuses."""

@@ -15,6 +15,8 @@ from sardonyx.passes.fusion.attention.heads import Heads, packed_third
 from sardonyx.passes.fusion.attention.rule import Dim, dims, permutation, producer, same, scalar
 from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Var
 
+TIME_AXIS = (2, -2)
+"""The axis of [B, N, T, H] along which earlier and new keys are concatenated."""
 NEGLIGIBLE = -1e30
 """A score plus a number below this is, in float32, the number itself."""
 KEYS_BY_TRANSPOSE: Mapping[tuple[int, ...], bool] = {(0, 1, 3, 2): False, (0, 2, 3, 1): True}
@@ -238,14 +240,16 @@ def _obstacle(read: Attention, *, guarded: bool) -> str | None:
     pairs = (
         ("batch sizes", query[0], key[0], value[0]),
         ("numbers of heads", query[1], key[1], value[1]),
-        ("lengths", key[2], key[2], value[2]),
         ("head sizes", query[3], key[3], key[3]),
     )
+    lengths = same(key[2], value[2]) or _alike_concatenated(read.key.value, read.value.value)
     names = ", ".join(str(heads.value.name) for heads in (read.query, read.key, read.value))
     alike = _one_projection(read)
     for what, a, b, c in pairs:
         if not alike and not (same(a, b) and same(b, c)):
             return f"the {what} of {names} are not known to be equal"
+    if not alike and not lengths:
+        return f"the lengths of {names} are not known to be equal"
     if guarded and read.mask is not None and read.mask.low == -math.inf:
         return f"NaN is replaced by 0 after {names}, and the mask is not known to be finite"
     return _mask_obstacle(read)
@@ -255,6 +259,18 @@ def _one_projection(read: Attention) -> bool:
     """Whether queries, keys and values are the thirds of one projection, and so of one shape."""
     thirds = [packed_third(heads.value) for heads in (read.query, read.key, read.value) if not heads.sequence_first]
     return len(thirds) == 3 and thirds[0] is not None and all(t is not None and t[0] is thirds[0][0] for t in thirds)
+
+
+def _alike_concatenated(a: ir.Value, b: ir.Value) -> bool:
+    """Whether heads [B, N, T, H] are concatenations of parts of equal lengths: earlier and new keys and values."""
+    nodes = [producer(value, "Concat") for value in (a, b)]
+    parts: list[list[Dim]] = []
+    for node in nodes:
+        if node is None or ir.attribute(node, "axis", 0) not in TIME_AXIS:
+            return False
+        shapes = [dims(value, 4) for value in node.inputs if value is not None]
+        parts.append([shape[2] for shape in shapes if shape is not None])
+    return len(parts[0]) == len(parts[1]) > 1 and all(map(same, *parts))
 
 
 def _mask_obstacle(read: Attention) -> str | None:
