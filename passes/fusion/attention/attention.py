@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from sardonyx import ir
-from sardonyx.passes.fusion.attention.cache import read_cache
-from sardonyx.passes.fusion.attention.heads import SWAP_HEADS, Heads
+from sardonyx.passes.fusion.attention.cache import Cache, read_cache
+from sardonyx.passes.fusion.attention.heads import SWAP_HEADS
 from sardonyx.passes.fusion.attention.rule import (
     Dim,
     FusedRule,
@@ -68,10 +68,10 @@ class StandardAttention(_AttentionRule):
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds Attention, with past and present where keys and values are concatenated before it."""
         read = _read(found)
-        bias = additive_mask(read, editor)
+        cache = read_cache(read, found)
+        bias = additive_mask(read, cache, editor)
         attributes = [ir.AttrFloat32("scale", read.scale)]
         query = read.query.heads_first(editor)
-        cache = read_cache(read, found)
         if cache is None:
             inputs = [query, *(heads.heads_first(editor) for heads in (read.key, read.value)), bias]
             return self.make(editor, inputs if bias is not None else inputs[:3], attributes)[0]
@@ -96,12 +96,14 @@ class MultiHeadAttention(_AttentionRule):
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds MultiHeadAttention."""
         read = _read(found)
-        bias = additive_mask(read, editor)
+        cache = read_cache(read, found)
+        if cache is not None and not all(heads.is_merged_free() for heads in cache.new):
+            cache = None  # the operator takes them concatenated, as they are
+        bias = additive_mask(read, cache, editor)
         query, factor = scaled(read.query.merged(editor))
         count, size = read.value.static
         attributes = [ir.AttrInt64("num_heads", count), ir.AttrFloat32("scale", read.scale * factor)]
-        cache = read_cache(read, found)
-        if cache is not None and all(heads.is_merged_free() for heads in cache.new):
+        if cache is not None:
             new = [heads.merged(editor) for heads in cache.new]
             inputs = [query, *new, None, None, bias, *cache.past]
             result, key, value = self.make(editor, inputs, attributes, outputs=3)
@@ -143,10 +145,12 @@ class GroupQueryAttention(_AttentionRule):
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds GroupQueryAttention, with past and present where keys and values are concatenated before it."""
         read = _read(found)
-        bias = additive_mask(read, editor)
+        cache = read_cache(read, found)
+        bias = additive_mask(read, cache, editor)
         query, factor = scaled(read.query.merged(editor))
         batch, _, keys = read.sizes
-        total = _total(read, editor)
+        total = editor.op("Cast", [_key_length(read, cache, editor)], [ir.AttrInt64("to", ir.DataType.INT32.value)])
+        total.dtype, total.shape = ir.DataType.INT32, ir.Shape([1])
         one = editor.constant("one", np.ones(1, np.int32))
         lengths = editor.op("Expand", [editor.op("Sub", [total, one]), dimension(editor, query, 0)])
         scalar_total = reshaped(editor, total, (), ())
@@ -156,7 +160,6 @@ class GroupQueryAttention(_AttentionRule):
             ir.AttrFloat32("scale", read.scale * factor),
             ir.AttrInt64("causal", 0),
         ]
-        cache = read_cache(read, found)
         pair, past = ((read.key, read.value), (None, None)) if cache is None else (cache.new, cache.past)
         merged = [heads.merged(editor) for heads in pair]
         rest = [] if bias is None else [None, None, None, bias]
@@ -175,13 +178,11 @@ def _read(found: Match) -> Attention:
     return read
 
 
-def _total(read: Attention, editor: Editor) -> ir.Value:
-    """The number of keys, as INT32 of shape [1]."""
-    keys = Heads(read.key.value, read.key.sequence_first)
-    size = dimension(editor, keys.value, 1 if keys.sequence_first else 2)
-    total = editor.op("Cast", [size], [ir.AttrInt64("to", ir.DataType.INT32.value)])
-    total.dtype, total.shape = ir.DataType.INT32, ir.Shape([1])
-    return total
+def _key_length(read: Attention, cache: Cache | None, editor: Editor) -> ir.Value:
+    """The number of keys as INT64 of shape [1]; with a cache not that of the concatenation, which goes."""
+    if cache is None:
+        return dimension(editor, read.key.value, 1 if read.key.sequence_first else 2)
+    return editor.op("Add", [dimension(editor, part, 2) for part in (cache.past[0], cache.new[0].value)])
 
 
 def _placed(merged: ir.Value, read: Attention, found: Match, editor: Editor) -> ir.Value:
@@ -194,7 +195,7 @@ def _placed(merged: ir.Value, read: Attention, found: Match, editor: Editor) -> 
     return parted if perm == [0, 1, 2, 3] else transposed(editor, parted, perm)
 
 
-def additive_mask(read: Attention, editor: Editor) -> ir.Value | None:
+def additive_mask(read: Attention, cache: Cache | None, editor: Editor) -> ir.Value | None:
     """Returns the mask as something to add, of shape [B or 1, N or 1, S, T]: kernels broadcast no lengths."""
     if read.mask is None:
         return None
@@ -211,20 +212,18 @@ def additive_mask(read: Attention, editor: Editor) -> ir.Value | None:
     if len(known_dims(value)) == 4 and all(map(same, shape, wanted)):
         return value
     one = editor.constant("one", np.ones(2, np.int64))
-    key_axis = 1 if read.key.sequence_first else 2
-    sizes = [
-        _size(editor, value, queries, (query, 2)),
-        _size(editor, value, keys, (read.key.value, key_axis)),
-    ]
-    target = editor.op("Concat", [one, *sizes], [ir.AttrInt64("axis", 0)])
+    rows = _own_length(editor, value, queries) or dimension(editor, query, 2)
+    columns = _own_length(editor, value, keys) or _key_length(read, cache, editor)
+    target = editor.op("Concat", [one, rows, columns], [ir.AttrInt64("axis", 0)])
     return shaped(editor.op("Expand", [value, target]), query, wanted)
 
 
-def _size(editor: Editor, mask: ir.Value, wanted: Dim, source: tuple[ir.Value, int]) -> ir.Value:
-    """A length from the mask itself where it has that length: then layers that share the mask share its expansion."""
-    own = known_dims(mask)
-    axis = next((axis for axis, size in enumerate(own) if not isinstance(wanted, int) and same(size, wanted)), None)
-    return dimension(editor, *source) if axis is None else dimension(editor, mask, axis)
+def _own_length(editor: Editor, mask: ir.Value, wanted: Dim) -> ir.Value | None:
+    """A length from the mask where it has that length itself: then layers that share a mask share its expansion."""
+    if isinstance(wanted, int):
+        return editor.constant("length", np.array([wanted], np.int64))
+    axis = next((axis for axis, size in enumerate(known_dims(mask)) if same(size, wanted)), None)
+    return None if axis is None else dimension(editor, mask, axis)
 
 
 RULES = (StandardAttention, GroupQueryAttention, MultiHeadAttention)

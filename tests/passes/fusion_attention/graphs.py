@@ -63,9 +63,7 @@ class Writer:
     def merge_heads(self, x: str, width: int = WIDTH) -> str:
         return self.op("Reshape", self.op("Transpose", x, perm=[0, 2, 1, 3]), self.ints(0, 0, width))
 
-    def model(
-        self, inputs: Mapping[str, Sequence[int | str]], *outputs: str, opset: int = 18
-    ) -> onnx.ModelProto:
+    def model(self, inputs: Mapping[str, Sequence[int | str]], *outputs: str, opset: int = 18) -> onnx.ModelProto:
         renamed = [self.op("Identity", value) for value in outputs[:1]]
         declared = {name: self.shapes.pop(name, None) for name in (*renamed, *outputs[1:])}
         made = build.proto(self.nodes, inputs, declared, self.constants, opset)
@@ -180,7 +178,9 @@ def cross_attention(opset: int = 18) -> onnx.ModelProto:
     return w.model({"x": ["N", "S", WIDTH], "y": ["N", "T", WIDTH]}, w.linear(merged, 24), opset=opset)
 
 
-def cached_attention(*, shared: bool = False, batch: int | str = "N", groups: int = 1, opset: int = 18) -> onnx.ModelProto:
+def cached_attention(
+    *, shared: bool = False, batch: int | str = "N", groups: int = 1, opset: int = 18
+) -> onnx.ModelProto:
     """A decoder's step: keys and values of P earlier steps are inputs, those of P + S outputs."""
     w = Writer()
     few = HEADS // groups
