@@ -71,6 +71,8 @@ class FuseTransformer(Pass):
         chosen = [rule for rule in rules if self._takes(rule, context.capabilities)]
         ir.infer_shapes(model)
         done = rewrite_model(model, chosen)
+        if done.stats:  # the nodes beside the fused ones have no shapes yet
+            ir.infer_shapes(model)
         return PassResult(model, bool(done.stats), dict(done.stats), (*missing, *done.refusals))
 
     def _takes(self, rule: FusedRule, capabilities: Capabilities | None) -> bool:

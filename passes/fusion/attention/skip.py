@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sardonyx import ir
-from sardonyx.passes.fusion.attention.rule import FusedRule, dims, integers, producer, same_dims, scalar
+from sardonyx.passes.fusion.attention.rule import FusedRule, dims, integers, producer, same, same_dims, scalar
 from sardonyx.passes.rewriting.driver import replace_value
 from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor
@@ -171,7 +171,9 @@ class EmbedLayerNorm(FusedRule):
         parameters = [found.values["scale"], found.values["bias"]]
         inputs = [indices[0], indices[1], *tables, *parameters, None, indices[2]]
         attributes = [ir.AttrFloat32("epsilon", ir.attribute(found.root, "epsilon", 1e-5))]
-        return self.make(editor, inputs, attributes)[0]
+        result, nothing = self.make(editor, inputs, attributes, outputs=2)  # the runtime wants both outputs named
+        nothing.dtype = ir.DataType.INT32
+        return result
 
 
 def _as_int32(value: ir.Value | None, editor: Editor) -> ir.Value | None:
@@ -189,11 +191,13 @@ def _embeddings(found: Match) -> _Embeddings | str:
         table, index = (dims(value, 2) if value is not None else None for value in node.inputs)
         if table is None or index is None or ir.attribute(node, "axis", 0) != 0:
             return f"{node.name} does not take rows of a table by indices of rank 2"
-    total = found.root.outputs[0]
-    positions = [node for node in gathers if (shape := dims(node.outputs[0], 3)) is not None and shape[0] == 1]
-    whole = [node for node in gathers if node not in positions and same_dims(node.outputs[0], total)]
-    if len(positions) != 1 or len(whole) != len(gathers) - 1 or not whole:
+    shapes = {node: dims(node.outputs[0], 3) or (0, 0, 0) for node in gathers}
+    positions = [node for node in gathers if shapes[node][0] == 1]
+    whole = [node for node in gathers if node not in positions]
+    if len(positions) != 1 or not whole or not same(shapes[positions[0]][1], shapes[whole[0]][1]):
         return "the positions are not known to be one sequence for the whole batch"
+    if not all(same_dims(node.outputs[0], whole[0].outputs[0]) for node in whole):
+        return "words and segments are not known to have one shape"
     words, *segments = sorted(whole, key=lambda node: -_rows(node))
     return _Embeddings(words, positions[0], segments[0] if segments else None)
 
