@@ -173,7 +173,8 @@ def _grouped(shape: Shape) -> tuple[onnx.ModelProto, Feed]:
     return block.model(18, _attend(block, query, *repeated, shape)), block.feed
 
 
-def _gelu(shape: Shape, kind: str, *, bias: bool = False, opset: int = 18) -> tuple[onnx.ModelProto, Feed]:
+def _gelu(shape: Shape, kind: str, *, bias: bool = False, late: bool = False) -> tuple[onnx.ModelProto, Feed]:
+    """A wide layer's activation; `late`: the gate is halved, as newer exporters write it, instead of x."""
     block = Block()
     x = _x(block, shape)
     wide = block.op("MatMul", x, block.weight(shape.width, 4 * shape.width))
@@ -189,8 +190,12 @@ def _gelu(shape: Shape, kind: str, *, bias: bool = False, opset: int = 18) -> tu
             inner = block.op("Mul", block.op("Add", wide, cubic), block.const(math.sqrt(2 / math.pi)))
             inner = block.op("Tanh", inner)
         gate = block.op("Add", inner, block.const(1))
-        product = block.op("Mul", block.op("Mul", wide, block.const(0.5)), gate)
-    return block.model(opset, block.op("MatMul", product, block.weight(4 * shape.width, shape.width))), block.feed
+        half = block.const(0.5)
+        if late:
+            product = block.op("Mul", wide, block.op("Mul", half, gate))
+        else:
+            product = block.op("Mul", block.op("Mul", wide, half), gate)
+    return block.model(18, block.op("MatMul", product, block.weight(4 * shape.width, shape.width))), block.feed
 
 
 def _skip(shape: Shape, kind: str) -> tuple[onnx.ModelProto, Feed]:
@@ -254,6 +259,7 @@ FORMS: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "standard-rotary-embedding": (lambda s: _rotary(s, opset=23), ("standard-rotary-embedding",)),
     "gelu": (lambda s: _gelu(s, "erf"), ("gelu",)),
     "gelu, bias": (lambda s: _gelu(s, "erf", bias=True), ("gelu", "bias-gelu")),
+    "gelu, gate halved": (lambda s: _gelu(s, "erf", bias=True, late=True), ("gelu", "bias-gelu")),
     "fast-gelu": (lambda s: _gelu(s, "tanh"), ("fast-gelu",)),
     "fast-gelu, bias": (lambda s: _gelu(s, "tanh", bias=True), ("fast-gelu", "bias-fast-gelu")),
     "quick-gelu": (lambda s: _gelu(s, "quick"), ("quick-gelu",)),

@@ -118,5 +118,5 @@ def capabilities(machine: Machine) -> Capabilities:
         min_opset=MIN_OPSET,
         operators={(row.domain, row.op_type): row for row in _rows()},
         warnings=warnings,
-        fused={(row.domain, row.op_type): row for row in FUSED},
+        fused=FUSED,
     )
