@@ -27,6 +27,8 @@ from sardonyx.passes.fusion.attention.scores import ATTENTION, NEGLIGIBLE, Atten
 from sardonyx.passes.rewriting.pattern import Match, Op
 from sardonyx.passes.rewriting.rule import Editor
 
+GROUPED_SIZE = 8
+"""GroupQueryAttention takes heads of multiples of this size."""
 _MERGED = Op("Transpose", ATTENTION)
 """Attention whose heads are brought behind the sequence again."""
 
@@ -132,8 +134,9 @@ class GroupQueryAttention(_AttentionRule):
         """Refuses heads that are not shared, values of another size, and lengths that the operator does not take."""
         if read.groups == 1:
             return "keys and values are not repeated for groups of heads"
-        if read.query.static[1] != read.value.static[1]:
-            return "the heads of keys and values have different sizes"
+        sizes = {read.query.static[1], read.value.static[1]}
+        if len(sizes) != 1 or any(size % GROUPED_SIZE for size in sizes):
+            return f"the sizes of the heads, {sorted(sizes)}, are not one multiple of {GROUPED_SIZE}"
         batch, queries, keys = read.sizes
         cache = read_cache(read, found)
         if cache is not None and 1 not in (batch, queries):

@@ -39,7 +39,12 @@ def read_cache(read: Attention, found: Match) -> Cache | None:
     nodes = [producer(heads.value, "Concat") for heads in (read.key, read.value) if not heads.sequence_first]
     parts: list[tuple[ir.Value, ir.Value]] = []
     for node in nodes:
-        if node is None or len(node.inputs) != 2 or ir.attribute(node, "axis", 0) not in TIME_AXIS:
+        if (
+            node is None
+            or node.graph is not found.root.graph
+            or len(node.inputs) != 2
+            or ir.attribute(node, "axis", 0) not in TIME_AXIS
+        ):
             return None
         past, new = node.inputs
         if past is None or new is None or any(use.node not in inside for use in node.outputs[0].uses()):

@@ -57,7 +57,7 @@ class _SkipRule(FusedRule):
         total = found.values["sum"]
         add = producer(total, "Add")
         assert add is not None, "the check refuses what is no sum"
-        parameters = [found.values[name] for name in ("scale", "bias") if name in found.values]
+        parameters = [_initializer(found, name, editor) for name in ("scale", "bias") if name in found.values]
         attributes = [ir.AttrFloat32("epsilon", self.epsilon(found))]
         shared = len({use.node for use in total.uses()} - set(found.nodes)) > 0
         outputs = self.make(editor, [*add.inputs, *parameters], attributes, outputs=SUM_OUTPUT + 1 if shared else 1)
@@ -69,6 +69,12 @@ class _SkipRule(FusedRule):
                 unused.name = ""
             replace_value(total, outputs[SUM_OUTPUT])
         return outputs[0]
+
+
+def _initializer(found: Match, name: str, editor: Editor) -> ir.Value:
+    """A matched constant as an initializer: a Constant node may stand behind the place of the new node."""
+    value = found.values[name]
+    return value if value.is_initializer() else editor.constant(f"{value.name}_value", found.constant(name))
 
 
 class SkipLayerNorm(_SkipRule):

@@ -94,13 +94,20 @@ def scores(w: Writer, query: str, key: str, *, scale: str = "div", factor: float
 
 
 def self_attention(
-    *, scale: str = "div", mask: str = "", guard: bool = False, packed: str = "", opset: int = 18, groups: int = 1
+    *,
+    scale: str = "div",
+    mask: str = "",
+    guard: bool = False,
+    packed: str = "",
+    opset: int = 18,
+    groups: int = 1,
+    size: int = SIZE,
 ) -> onnx.ModelProto:
     """Self-attention of x [N, S, 32]; see the branches for what the options mean."""
     w = Writer()
-    query, key, value = _heads(w, packed, groups)
+    query, key, value = _heads(w, packed, groups, size)
     if groups > 1:
-        key, value = (_repeated(w, part, groups) for part in (key, value))
+        key, value = (_repeated(w, part, groups, size) for part in (key, value))
     score = scores(w, query, key, scale=scale)
     inputs: dict[str, Sequence[int | str]] = {"x": ["N", "S", WIDTH]}
     if mask:
@@ -110,15 +117,16 @@ def self_attention(
     probabilities = w.op("Softmax", score, axis=-1)
     if guard:
         probabilities = w.op("Where", w.op("IsNaN", probabilities), w.const(0), probabilities)
-    return w.model(inputs, w.linear(w.merge_heads(w.op("MatMul", probabilities, value))), opset=opset)
+    merged = w.merge_heads(w.op("MatMul", probabilities, value), HEADS * size)
+    return w.model(inputs, w.linear(merged, HEADS * size), opset=opset)
 
 
-def _heads(w: Writer, packed: str, groups: int) -> tuple[str, str, str]:
+def _heads(w: Writer, packed: str, groups: int, size: int) -> tuple[str, str, str]:
     if not packed:
         few = HEADS // groups
         return (
-            w.split_heads(w.linear("x")),
-            *(w.split_heads(w.linear("x", WIDTH, few * SIZE), few) for _ in range(2)),
+            w.split_heads(w.linear("x", WIDTH, HEADS * size), HEADS, size),
+            *(w.split_heads(w.linear("x", WIDTH, few * size), few, size) for _ in range(2)),
         )  # type: ignore[return-value]
     whole = w.linear("x", WIDTH, 3 * WIDTH)
     if packed == "split":
@@ -132,12 +140,12 @@ def _heads(w: Writer, packed: str, groups: int) -> tuple[str, str, str]:
     return tuple(w.op("Squeeze", cut, w.ints(0)) for cut in cuts)  # type: ignore[return-value]
 
 
-def _repeated(w: Writer, heads: str, groups: int) -> str:
+def _repeated(w: Writer, heads: str, groups: int, size: int) -> str:
     few = HEADS // groups
-    size = w.op("Gather", w.op("Shape", "x"), w.ints(1))
+    length = w.op("Gather", w.op("Shape", "x"), w.ints(1))
     batch = w.op("Gather", w.op("Shape", "x"), w.ints(0))
-    wide = w.op("Concat", batch, w.ints(few), w.ints(groups), size, w.ints(SIZE), axis=0)
-    flat = w.op("Concat", batch, w.ints(HEADS), size, w.ints(SIZE), axis=0)
+    wide = w.op("Concat", batch, w.ints(few), w.ints(groups), length, w.ints(size), axis=0)
+    flat = w.op("Concat", batch, w.ints(HEADS), length, w.ints(size), axis=0)
     return w.op("Reshape", w.op("Expand", w.op("Unsqueeze", heads, w.ints(2)), wide), flat)
 
 

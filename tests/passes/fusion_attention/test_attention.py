@@ -256,6 +256,19 @@ def test_group_query_attention_with_a_cache_needs_one_sequence(groups: int) -> N
     assert "one sequence or one step at a time" in result.refusals[0].reason
 
 
+def test_group_query_attention_takes_multiples_of_eight() -> None:
+    _, result = fused(self_attention(groups=2, size=6), "group-query-attention")
+    assert "the sizes of the heads, [6], are not one multiple of 8" in result.refusals[0].reason
+
+
+@pytest.mark.parametrize("size", [3, 6])
+def test_heads_of_any_size_keep_the_function(size: int) -> None:
+    source = self_attention(size=size, mask="padding", scale="query")
+    model, result = fused(source, MHA, "packed-attention")
+    assert result.stats == {MHA: 1, "packed-attention": 1}
+    assert_same_function(source, model)
+
+
 def at_opset(source: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The same nodes in another opset: none of those used here changed its meaning between 18 and 23."""
     copy = onnx.ModelProto()
