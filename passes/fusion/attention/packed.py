@@ -140,7 +140,7 @@ def _gemm(value: ir.Value, reshape: ir.Node) -> Projection | str:
         return f"the shapes around {gemm.name} are not known"
     if not (same(shape[2], inner[1]) and all(map(same, shape[:2], result[:2]))):
         return f"the Reshapes around {gemm.name} are not known to merge and part batch and sequence"
-    if any(len(tuple(node.outputs[0].uses())) != 1 for node in (gemm,)):
+    if len(tuple(gemm.outputs[0].uses())) != 1:
         return f"{gemm.outputs[0].name} is used elsewhere too"
     return Projection(source, gemm.inputs[1], bias, bool(ir.attribute(gemm, "transB", 0)))
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from sardonyx import ir
+from sardonyx import ir, models
 from sardonyx.driver.explanation import explain
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.fusion.attention.fuse import CHOICE, RULES, FuseTransformer, admitted
+from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipeline
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
 from tests.passes.fusion_attention import graphs
@@ -101,3 +102,15 @@ def test_explain_says_which_rule_nearly_matched(tmp_path: Path) -> None:
 def test_graphs_without_attention_are_left() -> None:
     model = ir.load(build.cnn()).model
     assert not FuseTransformer(enable=ALL).apply(model, PassContext(graphs.capabilities())).modified
+
+
+def test_a_trained_transformer_is_fused_and_keeps_its_function() -> None:
+    entry = models.load("digits_transformer")
+    original = ir.load(entry.path).model
+    model = PassManager(parse_pipeline(Recipe().optimize, available_passes())).run(ir.clone(original)).model
+    before = ir.num_nodes(model)
+    result = FuseTransformer(enable=ALL).apply(model, PassContext(graphs.capabilities()))
+    assert result.stats["multi-head-attention"] == result.stats["packed-attention"] > 0
+    assert ir.num_nodes(model) < before
+    for sample in list(entry.samples)[:3]:
+        graphs.assert_same_outputs(ir.to_proto(original), model, dict(sample))
