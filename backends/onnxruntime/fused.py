@@ -9,31 +9,26 @@ Attention was faster at most shapes and slower in some whole models, so it is a 
 from collections.abc import Mapping
 
 from sardonyx.capabilities import FusedSupport
-from sardonyx.ir import DataType
-
-HALF_TOO = frozenset({DataType.FLOAT, DataType.FLOAT16})
 
 ATTENTION = (
     FusedSupport("MultiHeadAttention", note="0.99 to 1.09 times as fast alone, 0.92 to 1.02 in whole encoders"),
     FusedSupport("Attention", note="1.01 to 1.09 times as fast alone"),
-    FusedSupport("GroupQueryAttention", dtypes=HALF_TOO, note="0.98 to 1.04 times as fast alone"),
+    FusedSupport("GroupQueryAttention", note="0.98 to 1.04 times as fast alone"),
     FusedSupport(
         "Attention",
         domain="",
         opset_version=23,
-        dtypes=HALF_TOO,
         masked_rows_as_softmax=False,
         note="1.00 to 1.17 times as fast alone; a row masked by -inf or the lowest float gives zeros",
     ),
 )
 
 ROTARY = (
-    FusedSupport("RotaryEmbedding", dtypes=HALF_TOO, default=True, note="1.6 to 2.4 times as fast"),
+    FusedSupport("RotaryEmbedding", default=True, note="1.6 to 2.4 times as fast"),
     FusedSupport(
         "RotaryEmbedding",
         domain="",
         opset_version=23,
-        dtypes=HALF_TOO,
         default=True,
         note="1.4 to 2.4 times as fast",
     ),

@@ -34,11 +34,23 @@ _MERGED = Op("Transpose", ATTENTION)
 
 
 class _AttentionRule(FusedRule):
-    """What rules for attention have in common."""
+    """What rules for attention have in common.
+
+    Attributes:
+        grouped: Whether the operator takes fewer heads of keys and values than of queries.
+    """
+
+    grouped: ClassVar[bool] = True
+
+    def read(self, found: Match) -> Attention:
+        """Reads a match that the check has let through."""
+        read = read_attention(found, grouped=self.grouped)
+        assert isinstance(read, Attention), "the check refuses what cannot be read"
+        return read
 
     def obstacle(self, found: Match, opset: int) -> str | None:
         """Refuses what is not read as attention, other types, and what the operator cannot express."""
-        read = read_attention(found)
+        read = read_attention(found, grouped=self.grouped)
         if isinstance(read, str):
             return read
         values = [read.query.value, read.key.value, read.value.value]
@@ -69,7 +81,7 @@ class StandardAttention(_AttentionRule):
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds Attention, with past and present where keys and values are concatenated before it."""
-        read = _read(found)
+        read = self.read(found)
         cache = read_cache(read, found)
         bias = additive_mask(read, cache, editor)
         attributes = [ir.AttrFloat32("scale", read.scale)]
@@ -89,15 +101,12 @@ class MultiHeadAttention(_AttentionRule):
     name = "multi-head-attention"
     summary = "scaled dot product attention between split and merged heads becomes MultiHeadAttention"
     op_type = "MultiHeadAttention"
+    grouped = False
     pattern: ClassVar[Op] = _MERGED
-
-    def limit(self, read: Attention, found: Match) -> str | None:
-        """Refuses keys and values that are shared by groups of heads and not repeated for this operator."""
-        return f"the {read.groups} query heads that share a head need GroupQueryAttention" if read.groups > 1 else None
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds MultiHeadAttention."""
-        read = _read(found)
+        read = self.read(found)
         cache = read_cache(read, found)
         if cache is not None and not all(heads.is_merged_free() for heads in cache.new):
             cache = None  # the operator takes them concatenated, as they are
@@ -147,7 +156,7 @@ class GroupQueryAttention(_AttentionRule):
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds GroupQueryAttention, with past and present where keys and values are concatenated before it."""
-        read = _read(found)
+        read = self.read(found)
         cache = read_cache(read, found)
         bias = additive_mask(read, cache, editor)
         query, factor = scaled(read.query.merged(editor))
@@ -173,12 +182,6 @@ class GroupQueryAttention(_AttentionRule):
         if cache is not None:
             cache.replace_present(key, value)
         return _placed(result, read, found, editor)
-
-
-def _read(found: Match) -> Attention:
-    read = read_attention(found)
-    assert isinstance(read, Attention), "the check refuses what cannot be read"
-    return read
 
 
 def _key_length(read: Attention, cache: Cache | None, editor: Editor) -> ir.Value:

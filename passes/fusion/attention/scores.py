@@ -103,8 +103,13 @@ class _Scores:
     mask: Mask | None
 
 
-def read_attention(found: Match) -> Attention | str:
-    """Reads the attention around a match of `ATTENTION`, or says why that is none that can be fused."""
+def read_attention(found: Match, *, grouped: bool = True) -> Attention | str:
+    """Reads the attention around a match of `ATTENTION`, or says why that is none that can be fused.
+
+    Args:
+        found: The match.
+        grouped: Whether to see through keys and values that are repeated for groups of query heads.
+    """
     reason = _softmax_obstacle(found)
     scores = reason or _scores(found.values["scores"])
     if isinstance(scores, str):
@@ -119,7 +124,7 @@ def read_attention(found: Match) -> Attention | str:
     heads, key_scale, nodes = key
     scale = scores.scale * query_scale * key_scale
     read = Attention(Heads(query), heads, Heads(found.values["value"]), scale, scores.mask, nodes=nodes)
-    return _obstacle(read, guarded="guard" in found.named) or _ungrouped(read)
+    return _obstacle(read, guarded="guard" in found.named) or (_ungrouped(read) if grouped else read)
 
 
 def scaled(value: ir.Value) -> tuple[ir.Value, float]:
