@@ -8,6 +8,7 @@ LayerNormalization, InstanceNormalization, ConvTranspose, GlobalMaxPool, SpaceTo
 
 from collections.abc import Iterator
 
+from sardonyx.backends.onnxruntime.fused import FUSED
 from sardonyx.capabilities import ActivationScheme, Capabilities, FloatSupport, OpSupport, Role, WeightSupport
 from sardonyx.ir import DataType
 from sardonyx.measure import Machine
@@ -137,4 +138,5 @@ def capabilities(machine: Machine) -> Capabilities:
         operators={(row.domain, row.op_type): row for row in _rows()},
         warnings=warnings,
         floats=FLOATS,
+        fused=FUSED,
     )

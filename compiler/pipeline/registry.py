@@ -16,6 +16,7 @@ _BUILT_IN = {
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
+    "fuse-transformer": "sardonyx.passes.fusion.attention.fuse:FuseTransformer",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",

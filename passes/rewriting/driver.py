@@ -18,6 +18,9 @@ from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 REWRITES_PER_NODE = 8
 """More rewrites than this many times the nodes of a graph, and rules are undoing each other."""
 
+APPLIES = "nothing: it applies"
+"""What `near_misses` says where nothing keeps a rule from being applied."""
+
 
 @dataclass
 class Rewriting:
@@ -64,8 +67,8 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 if any(node.op_type in root.op_types and node.domain == root.domain for root in roots(rule.pattern)):
                     found = rule.find(node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
-                    applies = "it applies where it is enabled" if rule.candidate else "it applies"
-                    yield rule, reason or f"nothing: {applies}"
+                    applies = f"{APPLIES} where it is enabled" if rule.candidate else APPLIES
+                    yield rule, reason or applies
 
 
 class _GraphRewriter:
@@ -155,7 +158,7 @@ class _GraphRewriter:
             return
         if old.is_graph_output() and not _may_be_output(new, self.graph):
             new = editor.op("Identity", [new])
-        _replace(old, new)
+        replace_value(old, new)
 
 
 def _around(made: Sequence[ir.Node | None], values: Sequence[ir.Value]) -> list[ir.Node]:
@@ -172,8 +175,8 @@ def _may_be_output(value: ir.Value, graph: ir.Graph) -> bool:
     return producer is not None and producer.graph is graph and not value.is_graph_output()
 
 
-def _replace(old: ir.Value, new: ir.Value) -> None:
-    """Gives a value's uses and, where it is a graph output, its name to another."""
+def replace_value(old: ir.Value, new: ir.Value) -> None:
+    """Gives a value's type and shape, where unknown, its uses and, where it is a graph output, its name to another."""
     if new.type is None:
         new.type = old.type
     if new.shape is None:
