@@ -38,14 +38,16 @@ def root_graphs(model: oir.Model) -> Iterator[oir.Graph]:
 def all_graphs(model: oir.Model) -> Iterator[oir.Graph]:
     """Yields the main graph, the functions' graphs, and all their subgraphs, outer before inner."""
     for root in root_graphs(model):
-        yield from _with_subgraphs(root)
+        yield from with_subgraphs(root)
 
 
-def _with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
+def with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
+    """Yields a graph and all graphs inside it, outer before inner, in node order."""
     yield graph
     for node in graph:
-        for subgraph in node_subgraphs(node):
-            yield from _with_subgraphs(subgraph)
+        if node.attributes:  # most nodes of most models have none: a generator for each would take as long again
+            for subgraph in node_subgraphs(node):
+                yield from with_subgraphs(subgraph)
 
 
 def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
