@@ -89,6 +89,25 @@ def operator_counts(model: oir.Model) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def structure(model: oir.Model) -> int:
+    """Returns a number that stays as long as nothing of a model object is changed but names of values and metadata.
+
+    It tells whether facts that were derived from this object still hold, at a fraction of the cost of deriving them:
+    nodes, their inputs, outputs and attributes, initializers, and the inputs and outputs of graphs with their types
+    and shapes. A copy of the model has another number.
+    """
+    parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
+    for graph in all_graphs(model):
+        parts += [(id(v), v.name, v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
+        parts += [id(v.const_value) for v in graph.initializers.values()]
+        parts += [(id(v), v.name) for v in graph.outputs]
+        for node in graph:
+            parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
+            if node.attributes:
+                parts += map(id, node.attributes.values())
+    return hash(tuple(parts))
+
+
 def clone(model: oir.Model) -> oir.Model:
     """Returns an independent copy whose weights are shared with `model`.
 

@@ -9,7 +9,7 @@ import onnx_ir as oir
 
 from sardonyx.ir.dim_rules import typed_like_input
 from sardonyx.ir.dims import Dim
-from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, with_subgraphs
+from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, structure, with_subgraphs
 from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
 from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
@@ -49,24 +49,10 @@ _FACT = "sardonyx.shapes"
 def ensure_shapes(model: oir.Model) -> ShapeReport:
     """Infers shapes as `infer_shapes` does, unless the model's structure is still that of the last inference."""
     known = model.meta.get(_FACT)
-    if known is not None and known[0] == _structure(model):
+    if known is not None and known[0] == structure(model):
         report: ShapeReport = known[1]
         return report
     return infer_shapes(model)
-
-
-def _structure(model: oir.Model) -> int:
-    """A number that changes with whatever inference reads: nodes, their inputs and attributes, shapes of inputs."""
-    parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
-    for graph in all_graphs(model):
-        parts += [(id(v), v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
-        parts += [id(v.const_value) for v in graph.initializers.values()]
-        parts += [id(v) for v in graph.outputs]
-        for node in graph:
-            parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
-            if node.attributes:
-                parts += map(id, node.attributes.values())
-    return hash(tuple(parts))
 
 
 @paused_gc()
@@ -93,7 +79,7 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
         refined += _refine(model)
     merge.changed |= bool(refined)
     report = ShapeReport(merge.changed, failures, tuple(dict.fromkeys(merge.corrected)))
-    model.meta[_FACT] = (_structure(model), report)
+    model.meta[_FACT] = (structure(model), report)
     return report
 
 
