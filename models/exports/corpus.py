@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sardonyx.models.exports import handmade, language, vision
 from sardonyx.models.exports.architecture import Architecture
-from sardonyx.models.exports.export import VARIANTS, Export, Variant, export
+from sardonyx.models.exports.export import VARIANTS, Export, Variant
+from sardonyx.models.exports.exporters import export
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     *vision.ARCHITECTURES,
