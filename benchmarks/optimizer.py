@@ -36,7 +36,7 @@ from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipel
 
 ROUNDS, FEEDS = 3, 3
 EQUAL_DB = 90.0
-"""Signal to noise above which float32 outputs are called equal: reassociated sums of deep networks reach 100 and more."""
+"""Signal to noise above which float32 outputs are called equal: reassociated sums of deep networks reach 100 dB."""
 NOISE = 0.02
 """Two sessions of one model differ by less than this where machines are shared."""
 MODEL_SECONDS = 900.0

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, given, reject, settings
 
 from sardonyx import ir
 from sardonyx.pipeline import PassManager, Status
@@ -29,6 +29,9 @@ def test_function_is_kept_and_twice_is_once(variety: str) -> None:
     def check_function(drawn: Drawn) -> None:
         outcome = judge(drawn.model, drawn.feeds())
         event(f"{outcome.verdict} in {outcome.evaluator}")
+        if outcome.verdict == "original does not run":  # not every operator has a kernel for every float type
+            assert drawn.dtype != np.float32, outcome.reason
+            reject()
         assert outcome.verdict == "equal", outcome.reason
         assert outcome.undone == ()
         once = PassManager(exact_passes()).run(ir.load(drawn.model).model).model
