@@ -146,13 +146,14 @@ def compare(before: Any, after: Any, relaxed: float = 1.0) -> str:
 
 def _float_difference(before: Array, after: Array, rtol: float) -> str:
     finite = np.isfinite(before)
-    scale = float(np.abs(before[finite]).max(initial=0.0))
-    if np.allclose(after, before, rtol=rtol, atol=rtol * OF_SCALE * scale, equal_nan=True):
+    if not np.array_equal(before[~finite], after[~finite], equal_nan=True) or not np.isfinite(after[finite]).all():
+        return "values that are not finite differ"
+    one, other = before[finite].astype(np.float64), after[finite].astype(np.float64)
+    scale = float(np.abs(one).max(initial=0.0))
+    errors = np.abs(other - one)
+    if (errors <= rtol * (np.abs(one) + OF_SCALE * scale)).all():
         return ""
-    both = finite & np.isfinite(after)
-    if not np.array_equal(np.isfinite(after), finite):
-        return "values that are not finite in one only"
-    return f"{np.abs(after[both] - before[both]).max() / (scale or 1.0):.2e} of the scale {scale:.3g}"
+    return f"{errors.max() / (scale or 1.0):.2e} of the scale {scale:.3g}"
 
 
 def run(model: bytes | Path, feeds: Sequence[Feed]) -> list[list[Any]]:

@@ -17,7 +17,7 @@ VARIETIES: dict[str, tuple[int, type[np.floating[Any]]]] = {
     "float64-17": (17, np.float64),
     "float16-18": (18, np.float16),
 }
-EXAMPLES = max(20, settings.default.max_examples // 2)
+EXAMPLES = 500 if settings.default.max_examples >= 1000 else 12
 
 
 @pytest.mark.parametrize("variety", VARIETIES)
