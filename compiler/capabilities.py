@@ -98,6 +98,49 @@ class ActivationScheme:
 
 
 @dataclass(frozen=True)
+class FloatSupport:
+    """What a target runs in a 16-bit floating-point type.
+
+    Attributes:
+        native: Operators, by (domain, op_type), with kernels of their own.
+        wraps_others: Whether the target runs the other operators in FLOAT, between Casts that it inserts itself;
+            if not, it refuses a model that has them in this type.
+    """
+
+    native: frozenset[tuple[str, str]]
+    wraps_others: bool
+
+    def loads(self, domain: str, op_type: str) -> bool:
+        """Whether a model with this operator in the type loads."""
+        return self.wraps_others or (domain, op_type) in self.native
+
+
+@dataclass(frozen=True)
+class FusedSupport:
+    """A fused operator of a target: one that computes what several standard nodes compute.
+
+    Attributes:
+        op_type: Operator name.
+        domain: Operator domain; the empty string is the standard one.
+        opset_version: First version of that domain in which the target runs it.
+        dtypes: Types of its activations that the target has a kernel for.
+        default: Whether it was measured never to be slower than the nodes it replaces, so that it is made wherever it
+            fits. Others are choices: a fused form that can lose is made only where it is asked for.
+        masked_rows_as_softmax: For attention: whether a row of scores that is masked everywhere gives what Softmax
+            gives (NaN, or the mean of the values); kernels that give zeros there fit fewer models.
+        note: Why, for people who read the record.
+    """
+
+    op_type: str
+    domain: str = "com.microsoft"
+    opset_version: int = 1
+    dtypes: frozenset[DataType] = frozenset({DataType.FLOAT})
+    default: bool = False
+    masked_rows_as_softmax: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """The whole table of one target on one machine.
 
@@ -109,6 +152,8 @@ class Capabilities:
         min_opset: The oldest standard opset in which the target takes Q/DQ with per-channel scales.
         operators: Rows, by (domain, op_type).
         warnings: What a user of this machine must know, as sentences.
+        floats: What the target runs in 16-bit floating-point types, by type; a type that is absent is not known.
+        fused: Fused operators it runs, by (domain, op_type).
     """
 
     target: str
@@ -118,6 +163,8 @@ class Capabilities:
     min_opset: int
     operators: Mapping[tuple[str, str], OpSupport]
     warnings: tuple[str, ...] = ()
+    floats: Mapping[DataType, FloatSupport] = field(default_factory=dict)
+    fused: Mapping[tuple[str, str], FusedSupport] = field(default_factory=dict)
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:
         """Returns the row of an operator, or None where the target runs it in float only."""

@@ -7,7 +7,7 @@ manager does.
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -32,12 +32,14 @@ class PassContext:
         samples: Calibration samples; iterated anew each time, one sample in memory at a time.
         progress: Told how far long work has come.
         threads: Threads a pass may give to a runtime it calls.
+        memory: What passes keep for later runs with this context, such as observed ranges; keys name their owner.
     """
 
     capabilities: Capabilities | None = None
     samples: Samples | None = None
     progress: Progress = no_progress
     threads: int = 1
+    memory: dict[Hashable, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

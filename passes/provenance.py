@@ -12,3 +12,8 @@ def mark(node: ir.Node, rule: str, *sources: str | None) -> None:
         earlier = node.metadata_props.get(key, "")
         known = [e for e in earlier.split(",") if e]
         node.metadata_props[key] = ",".join(dict.fromkeys((*known, *(e for e in entries if e))))
+
+
+def sources(node: ir.Node) -> tuple[str, ...]:
+    """Names of the nodes and values that a node was made from; empty for a node of the original model."""
+    return tuple(name for name in node.metadata_props.get(SOURCE_KEY, "").split(",") if name)

@@ -12,7 +12,7 @@ def decree(monkeypatch: pytest.MonkeyPatch, *, quantized: float = 1.0) -> None:
 
     def timed(a: Session, b: Session, feed: Feed, *, seconds: float) -> PairedLatency:
         real = paired_latency(a, b, feed, seconds=min(seconds, 0.1))
-        ratio = quantized if "quantized" in b.name else 1.0
+        ratio = quantized if "quantized" in b.name or "mixed" in b.name else 1.0
         return dataclasses.replace(real, ratio=ratio, low=ratio, high=ratio)
 
     monkeypatch.setattr("sardonyx.driver.judge.paired_latency", timed)

@@ -8,7 +8,8 @@ LayerNormalization, InstanceNormalization, ConvTranspose, GlobalMaxPool, SpaceTo
 
 from collections.abc import Iterator
 
-from sardonyx.capabilities import ActivationScheme, Capabilities, OpSupport, Role, WeightSupport
+from sardonyx.backends.onnxruntime.fused import FUSED
+from sardonyx.capabilities import ActivationScheme, Capabilities, FloatSupport, OpSupport, Role, WeightSupport
 from sardonyx.ir import DataType
 from sardonyx.measure import Machine
 
@@ -89,6 +90,25 @@ TRANSPARENT = (
 ACTIVATIONS = (OpSupport("Relu", Role.ACTIVATION), OpSupport("Clip", Role.ACTIVATION))
 
 
+_MOVES_ANY_FLOAT = (
+    "Concat Flatten Gather GatherElements GatherND Identity IsInf IsNaN LayerNormalization Reshape ScatterND "
+    "Shape Sign Slice Split Squeeze Transpose Unsqueeze"
+)
+_MOVES_FLOAT16 = "Clip Expand Max Min Mod QuantizeLinear Round"
+
+
+def _float_kernels(names: str) -> frozenset[tuple[str, str]]:
+    return frozenset(("", name) for name in names.split())
+
+
+FLOATS = {
+    DataType.FLOAT16: FloatSupport(_float_kernels(f"{_MOVES_ANY_FLOAT} {_MOVES_FLOAT16}"), wraps_others=True),
+    DataType.BFLOAT16: FloatSupport(_float_kernels(_MOVES_ANY_FLOAT), wraps_others=False),
+}
+"""Kernels on x86 processors, which compute nothing but LayerNormalization in 16 bits: the runtime puts Casts to FLOAT
+around Conv, MatMul and the like in FLOAT16, and has no implementation of them in BFLOAT16."""
+
+
 def _rows() -> Iterator[OpSupport]:
     for group in (COMPUTE, FOLLOWERS, TRANSPARENT, ACTIVATIONS):
         yield from group
@@ -117,4 +137,6 @@ def capabilities(machine: Machine) -> Capabilities:
         min_opset=MIN_OPSET,
         operators={(row.domain, row.op_type): row for row in _rows()},
         warnings=warnings,
+        floats=FLOATS,
+        fused=FUSED,
     )

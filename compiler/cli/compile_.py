@@ -119,7 +119,7 @@ def summary_lines(record: "CompileRecord") -> list[str]:
     if chosen is not None:
         lines.extend(_measured(chosen, record))
     integer = sum(1 for d in record.decisions if d.stage == "quantize" and d.choice.endswith("weight"))
-    if record.chosen == "quantized":
+    if record.chosen in ("quantized", "mixed"):
         lines.append(
             f"  integers   {integer} weights; {_kept_in_float(record)} nodes of the target's table kept in float"
         )

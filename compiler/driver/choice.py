@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from sardonyx.driver.judge import inexact_output
 from sardonyx.pipeline import Accuracy, Candidate, Recipe
 
-ORIGINAL, OPTIMIZED, QUANTIZED = "original", "optimized", "quantized"
+ORIGINAL, OPTIMIZED, QUANTIZED, MIXED = "original", "optimized", "quantized", "mixed"
+LOSSY = (QUANTIZED, MIXED)
+"""Candidates that trade accuracy for speed: quantized wherever the table allows it, and with regions given back."""
+FASTER = 1.02
+"""A quantized model is worth repairing from this speed-up over the optimized one on."""
 SLOWER = 0.99
 """A speed-up below this is slower: two sessions of one model differ by up to 0.3 % for where their memory lies."""
 ROUNDING = 1e-6
@@ -19,7 +23,7 @@ class Choice:
     Attributes:
         name: The chosen candidate.
         reason: Why, as a sentence.
-        met_budget: False where a quantized model was made and could not keep the accuracy budget.
+        met_budget: False where quantized models were made and none could keep the accuracy budget.
     """
 
     name: str
@@ -53,25 +57,42 @@ def choose(candidates: list[Candidate], recipe: Recipe) -> Choice:
     """
     for candidate in candidates:
         reject(candidate, recipe)
-    by_name = {candidate.name: candidate for candidate in candidates}
-    optimized, quantized = by_name.get(OPTIMIZED), by_name.get(QUANTIZED)
-    if quantized is not None and optimized is not None and inexact_output(optimized) is not None:
-        quantized.rejected = quantized.rejected or f"it was made from the optimized model, and {optimized.rejected}"
+    optimized = next((c for c in candidates if c.name == OPTIMIZED), None)
+    for candidate in candidates:
+        if candidate.name in LOSSY and optimized is not None and inexact_output(optimized) is not None:
+            candidate.rejected = candidate.rejected or f"it was made from the optimized model, and {optimized.rejected}"
     usable = [c for c in candidates if c.rejected is None]
-    over_budget = [c for c in candidates if _lost_accuracy(c, recipe)]
+    lossy = [c for c in candidates if c.name in LOSSY]
+    met_budget = not lossy or not all(_lost_accuracy(c, recipe) for c in lossy)
     if not usable:
         reasons = "; ".join(f"{c.name}: {c.rejected}" for c in candidates)
-        return Choice(ORIGINAL, f"no candidate may be written ({reasons})", met_budget=not over_budget)
+        return Choice(ORIGINAL, f"no candidate may be written ({reasons})", met_budget)
     best = max(reversed(usable), key=lambda c: c.latency.speedup if c.latency else 1.0)
     why = "the only candidate that may be written" if len(usable) == 1 else "the fastest that keeps the budget"
     rejected = "; ".join(f"{c.name}: {c.rejected}" for c in candidates if c.rejected)
-    return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget=not over_budget)
+    return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget)
+
+
+def worth_repairing(candidates: list[Candidate], recipe: Recipe) -> str | None:
+    """Why giving regions of the quantized model back to float would gain nothing, or None; empty if it needs none."""
+    by_name = {candidate.name: candidate for candidate in candidates}
+    optimized, quantized = by_name.get(OPTIMIZED), by_name.get(QUANTIZED)
+    if quantized is None or quantized.accuracy is None or _keeps(quantized.accuracy, recipe):
+        return ""
+    faster = quantized.latency.speedup if quantized.latency else 1.0
+    exact = optimized.latency.speedup if optimized and optimized.latency else 1.0
+    if faster < FASTER * exact:
+        return f"even with everything quantized it is not faster than in float ({faster:.2f}x against {exact:.2f}x)"
+    return None
+
+
+def keeps_budget(candidate: Candidate, recipe: Recipe) -> bool:
+    """Whether a candidate ran and keeps the accuracy budget."""
+    return candidate.rejected is None and candidate.accuracy is not None and _keeps(candidate.accuracy, recipe)
 
 
 def _lost_accuracy(candidate: Candidate, recipe: Recipe) -> bool:
     accuracy = candidate.accuracy
-    if candidate.name != QUANTIZED:
-        return False
     return candidate.rejected is not None and (accuracy is None or not _keeps(accuracy, recipe))
 
 

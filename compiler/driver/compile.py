@@ -9,9 +9,11 @@ from typing import Any
 
 from sardonyx import ir
 from sardonyx.backends import Backend, backend
-from sardonyx.driver.choice import OPTIMIZED, ORIGINAL, QUANTIZED, choose
+from sardonyx.driver.choice import LOSSY, MIXED, OPTIMIZED, ORIGINAL, QUANTIZED, choose, keeps_budget, worth_repairing
+from sardonyx.driver.give_back import Quantizer, Variant
 from sardonyx.driver.judge import AGREEMENT, Judge
 from sardonyx.driver.output import replaced_folder, require_writable
+from sardonyx.driver.repair import Repair
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import (
     Metric,
@@ -26,6 +28,7 @@ from sardonyx.measure import (
 )
 from sardonyx.passes.base import PassContext, Progress, no_progress
 from sardonyx.pipeline import (
+    Candidate,
     CompileRecord,
     FileEntry,
     PassManager,
@@ -111,7 +114,8 @@ class _Compiler:
         self.record.pipeline = format_pipeline((*self.exact_passes, *self.lossy_passes))
         self.metric = None if job.metric is None else load_metric(job.metric)
         self.models: dict[str, ir.Model] = {}
-        self.plan: dict[str, Any] | None = None
+        self.lossy: dict[str, Variant] = {}
+        self.quantizer: Quantizer | None = None
 
     def run(self) -> CompileResult:
         self._load()
@@ -123,12 +127,41 @@ class _Compiler:
             self._make_candidates(split)
             judge = self._judge(original, split)
             for name in list(self.models)[1:]:
-                path = self._write(name, self.models[name])
-                self.record.candidates.append(judge.measure(name, self.models[name], path))
+                self._measure(judge, name)
+            if split is not None:
+                self._repair(judge, split)
         choice = choose(self.record.candidates, self.recipe)
+        shown = self.lossy.get(choice.name) or self.lossy.get(QUANTIZED)
+        self._note(shown.records if shown else ())
         self.record.decide("choose", choice.name, choice.reason)
         self.record.chosen, self.record.met_budget = choice.name, choice.met_budget
         return self._finish()
+
+    def _measure(self, judge: Judge, name: str) -> Candidate:
+        candidate = judge.measure(name, self.models[name], self._write(name, self.models[name]))
+        self.record.candidates.append(candidate)
+        return candidate
+
+    def _repair(self, judge: Judge, split: Split) -> None:
+        """Where the quantized model is fast and loses too much, gives back regions until it fits."""
+        reason = worth_repairing(self.record.candidates, self.recipe)
+        if self.quantizer is None or reason is not None:
+            if reason:
+                self.record.decide("give-back", "nothing", reason)
+            return
+        repair = Repair(
+            self.quantizer,
+            self.lossy[QUANTIZED],
+            judge,
+            split.calibration,
+            lambda model: self.backend.load(self._write("variant", model), threads=self.recipe.threads),
+            self.record,
+        )
+        for variant in repair.variants():
+            self.models[MIXED], self.lossy[MIXED] = variant.model, variant
+            self.record.candidates[:] = [c for c in self.record.candidates if c.name != MIXED]
+            if keeps_budget(self._measure(judge, MIXED), self.recipe):
+                break
 
     def _load(self) -> None:
         self.job.progress(0, None, "load")
@@ -192,9 +225,10 @@ class _Compiler:
         self._note(optimized.records)
         self.models[OPTIMIZED] = optimized.model
         if split is not None and self.lossy_passes:
-            quantized = PassManager(self.lossy_passes, context=context).run(ir.clone(optimized.model))
-            self._note(quantized.records)
-            if any(record.status is Status.APPLIED for record in quantized.records):
+            self.quantizer = Quantizer(optimized.model, self.lossy_passes, context)
+            quantized = self.quantizer.variant()
+            self.lossy[QUANTIZED] = quantized
+            if quantized.changed:
                 self.models[QUANTIZED] = quantized.model
         for name, model in list(self.models.items())[1:]:
             legalized = self.backend.legalize(model)
@@ -206,7 +240,6 @@ class _Compiler:
         for record in records:
             plan = record.details.get("plan")
             if plan is not None:  # kept in a file of its own: its scales are many
-                self.plan = plan
                 record = replace(record, details={k: v for k, v in record.details.items() if k != "plan"})
                 for point in plan["points"]:
                     choice = f"{point['dtype']} {point['kind']}"
@@ -262,8 +295,9 @@ class _Compiler:
         self.job.progress(0, None, "write")
         with replaced_folder(self.output) as folder:
             written = self.backend.emit(model, folder, check=proven)
-            if self.plan is not None and self.record.chosen == QUANTIZED:
-                (folder / PLAN_NAME).write_text(json.dumps(self.plan, indent=1) + "\n", encoding="utf-8")
+            plan = self.lossy[self.record.chosen].plan if self.record.chosen in LOSSY else None
+            if plan is not None:
+                (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
             self.record.outputs = [
                 FileEntry(path=file.name, sha256=ir.file_sha256(file), nbytes=file.stat().st_size)
                 for file in sorted(folder.iterdir())

@@ -56,7 +56,7 @@ def inspect_model(source: Any, target: str) -> Inspection:
     """
     loaded = ir.load(source)
     model = loaded.model
-    ir.infer_shapes(model)
+    ir.ensure_shapes(model)
     macs = [
         _macs(node) for graph in ir.all_graphs(model) for node in graph if node.op_type in _MACS and not node.domain
     ]
@@ -99,7 +99,7 @@ def _on_target(model: ir.Model, name: str) -> dict[str, Any]:
     capabilities = target.capabilities(describe_machine())
     passes = parse_pipeline(Recipe().optimize, available_passes())
     optimized = PassManager(passes, context=PassContext(capabilities)).run(ir.clone(model)).model
-    ir.infer_shapes(optimized)
+    ir.ensure_shapes(optimized)
     placement = place(optimized, capabilities)
     return {
         "name": name,

@@ -42,6 +42,7 @@ from onnx_ir.passes import common as common_passes
 
 from sardonyx.ir.digest import digest, file_sha256
 from sardonyx.ir.evaluate import EvaluationError, evaluate_node
+from sardonyx.ir.formal_types import FormalType, NodeTypes, formal_types
 from sardonyx.ir.graphs import (
     NameAuthority,
     add_initializer,
@@ -53,17 +54,21 @@ from sardonyx.ir.graphs import (
     num_nodes,
     operator_counts,
     paused_gc,
+    remove_unused,
 )
+from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.repair import Repair
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
-from sardonyx.ir.shapes import ShapeReport, infer_shapes
+from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes
+from sardonyx.ir.symbolic import SymbolicValues
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
 from sardonyx.ir.verify import Violation, require_valid, verify
 
 __all__ = [
     "DEFAULT_OPSET",
+    "LAZY_BYTES",
     "Attr",
     "AttrFloat32",
     "AttrFloat32s",
@@ -79,6 +84,7 @@ __all__ = [
     "DataType",
     "EvaluationError",
     "ExternalTensor",
+    "FormalType",
     "Function",
     "Graph",
     "InPlacePass",
@@ -87,6 +93,7 @@ __all__ = [
     "Model",
     "NameAuthority",
     "Node",
+    "NodeTypes",
     "PassBase",
     "PassResult",
     "RefAttr",
@@ -96,6 +103,7 @@ __all__ = [
     "Shape",
     "ShapeReport",
     "SymbolicDim",
+    "SymbolicValues",
     "Tensor",
     "TensorProtocol",
     "TensorType",
@@ -109,11 +117,14 @@ __all__ = [
     "constant_tensor",
     "convenience",
     "digest",
+    "ensure_shapes",
     "evaluate_node",
     "file_sha256",
+    "formal_types",
     "from_text",
     "graph_values",
     "infer_shapes",
+    "lazy_initializer",
     "load",
     "nbytes",
     "node",
@@ -121,8 +132,10 @@ __all__ = [
     "num_nodes",
     "operator_counts",
     "paused_gc",
+    "read_array",
     "read_bytes",
     "read_chunks",
+    "remove_unused",
     "replace_all_uses_with",
     "replace_nodes_and_values",
     "require_valid",

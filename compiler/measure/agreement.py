@@ -9,6 +9,9 @@ is made of that:
 - Regression, which is every other float output: 1 - E, where E = sum (r - c)^2 / sum (r - mean r)^2 is the
   squared error of the candidate c relative to the variance of the reference r over the held-out set (1 -
   R^2).
+- Embeddings, which are rows of length 1: r, the correlation of the cosine similarities of all pairs of rows with those
+  of the original. Similarities are what embeddings are for, and noise that is independent in hundreds of dimensions
+  changes them far less than it changes each number.
 - Class scores: 1 - (B + E / 2) / 2, where B = sum |p - q|^2 / sum |p|^2 is the squared error of the class
   probabilities p and q, which weighs an error by what it does to the decision, and E, as above, sees the
   damage to the scores before any decision changes.
@@ -32,6 +35,7 @@ from numpy.typing import NDArray
 
 from sardonyx.errors import DataError
 from sardonyx.measure.compare import mismatch, same_specials
+from sardonyx.measure.embeddings import EmbeddingRows
 from sardonyx.measure.feeds import Array
 
 _CHUNK = 1 << 18  # elements converted to float64 at a time
@@ -48,6 +52,7 @@ class OutputKind(StrEnum):
     """How an output is judged."""
 
     CLASS_SCORES = "class scores"
+    EMBEDDINGS = "embeddings"
     REGRESSION = "regression"
     DISCRETE = "discrete"
 
@@ -127,6 +132,7 @@ class _Output:
         self._equal = self._elements = 0
         self._error = _ErrorSums()
         self._classes = _ClassSums()
+        self._rows = EmbeddingRows()
 
     def update(self, reference: Array, candidate: Array) -> None:
         self._discrete = reference.dtype.kind != "f"
@@ -136,6 +142,7 @@ class _Output:
             self._equal += int((reference == candidate).sum())
             self._elements += reference.size
         else:
+            self._rows.add(reference, candidate)
             for r, c in _row_chunks(reference, candidate):
                 self._add(r, c)
 
@@ -156,6 +163,8 @@ class _Output:
         elif self._classes.are_scores():
             kind = OutputKind.CLASS_SCORES
             loss = (self._classes.relative_error() + self._error.relative_error() / 2) / 2
+        elif self._rows.are_embeddings():
+            kind, loss = OutputKind.EMBEDDINGS, self._rows.loss()
         else:
             kind, loss = OutputKind.REGRESSION, self._error.relative_error()
         return OutputAgreement(self._name, kind, 0.0 if self._broken else max(0.0, 1.0 - loss))

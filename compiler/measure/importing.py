@@ -1,4 +1,4 @@
-"""Imports what a user names as `package.module:function`."""
+"""Imports what a user names as `package.module:name`."""
 
 import importlib
 import re
@@ -25,11 +25,26 @@ def import_function(spec: str) -> Callable[..., Any]:
             `module:Class.method`.
 
     Raises:
-        DataError: If there is no such module or function, it is not callable, or the module fails to import;
-            the cause is chained.
+        DataError: As `import_object`, or if what is found is not callable.
+    """
+    found = import_object(spec, what="function")
+    if not callable(found):
+        raise DataError(f"{spec} is a {type(found).__name__}.", remedy="Name a function instead.")
+    return found  # type: ignore[no-any-return]
+
+
+def import_object(spec: str, *, what: str = "name") -> Any:
+    """Imports an attribute of a module by its path; during the import the current directory is searched first.
+
+    Args:
+        spec: `package.module:name`.
+        what: What it should be, for the messages.
+
+    Raises:
+        DataError: If there is no such module or attribute, or the module fails to import; the cause is chained.
     """
     if not is_import_path(spec):
-        raise DataError(f"{spec!r} is not a path to a function.", remedy="Write package.module:function.")
+        raise DataError(f"{spec!r} is not a path to a {what}.", remedy=f"Write package.module:{what}.")
     module_name, _, attributes = spec.partition(":")
     found: Any = _import(module_name, spec)
     for attribute in attributes.split("."):
@@ -39,9 +54,7 @@ def import_function(spec: str) -> Callable[..., Any]:
                 remedy=f"Functions in it: {', '.join(_callables(found)) or 'none'}.",
             )
         found = getattr(found, attribute)
-    if not callable(found):
-        raise DataError(f"{spec} is a {type(found).__name__}.", remedy="Name a function instead.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _import(module_name: str, spec: str) -> Any:

@@ -19,6 +19,9 @@ from sardonyx.pipeline.spec import format_pass
 
 logger = logging.getLogger(__name__)
 
+REPEAT_LIMIT = 20.0
+"""A model is copied again when repeating the passes since the last copy would take this many times as long."""
+
 
 class Status(StrEnum):
     """How a pass ended."""
@@ -93,29 +96,36 @@ class PassManager:
             UsageError: If a pass finds the user's samples or options unusable; nothing can be undone about that.
         """
         ir.require_valid(model)
-        records = []
+        records: list[PassRecord] = []
+        size = _size(model)
+        history = _History(self._apply)
         for number, instance in enumerate(self.passes, start=1):
             self.context.progress(number - 1, len(self.passes), format_pass(instance))
-            model, record = self._transact(model, instance)
+            history.prepare(model, always=self.hook is not None)
+            model, record = self._transact(model, instance, size, history)
             records.append(record)
+            size = (record.nodes[1], record.nbytes[1])
         return PipelineResult(model, tuple(records))
 
-    def _transact(self, model: ir.Model, instance: ir.PassBase) -> tuple[ir.Model, PassRecord]:
+    def _transact(
+        self, model: ir.Model, instance: ir.PassBase, size: tuple[int, int], history: "_History"
+    ) -> tuple[ir.Model, PassRecord]:
         start = time.perf_counter()
-        before = ir.clone(model)
+        interface = _interface(model)
         try:
             result = self._apply(instance, model)
             ir.require_valid(result.model)
-            _require_interface(before, result.model)
-            record = _record(instance, before, result, time.perf_counter() - start)
+            _require_interface(interface, result.model)
+            seconds = time.perf_counter() - start
+            record = _record(instance, size, result, seconds)
             if self.hook is not None:
-                self.hook(before, result.model, record)
+                self.hook(history.good, result.model, record)
         except UsageError:
             raise
         except Exception as error:  # the transaction's boundary: undone, and recorded with its cause
             logger.info("pass %s undone", format_pass(instance), exc_info=error)
-            seconds = time.perf_counter() - start
-            return before, _undone(instance, before, error, seconds)
+            return history.restore(), _undone(instance, size, error, time.perf_counter() - start)
+        history.note(instance, seconds)
         return result.model, record
 
     def _apply(self, instance: ir.PassBase, model: ir.Model) -> PassResult:
@@ -126,9 +136,9 @@ class PassManager:
         return PassResult(result.model, result.modified)
 
 
-def _require_interface(before: ir.Model, after: ir.Model) -> None:
+def _require_interface(before: tuple[list[str | None], list[str | None]], after: ir.Model) -> None:
     """Refuses a change of the names of inputs and outputs, on which the model's users and the judge rely."""
-    if _interface(before) != _interface(after):
+    if _interface(after) != before:
         raise PassError("It changed the names or the order of the model's inputs or outputs.")
 
 
@@ -137,34 +147,82 @@ def _interface(model: ir.Model) -> tuple[list[str | None], list[str | None]]:
     return [v.name for v in graph.inputs if v.name not in graph.initializers], [v.name for v in graph.outputs]
 
 
-def _record(instance: ir.PassBase, before: ir.Model, result: PassResult, seconds: float) -> PassRecord:
+def _size(model: ir.Model) -> tuple[int, int]:
+    return ir.num_nodes(model), ir.nbytes(model)
+
+
+def _record(instance: ir.PassBase, size: tuple[int, int], result: PassResult, seconds: float) -> PassRecord:
+    after = _size(result.model) if result.modified else size
     return PassRecord(
         name=_name(instance),
         spec=format_pass(instance),
         status=Status.APPLIED if result.modified else Status.UNCHANGED,
         reason="",
         seconds=seconds,
-        nodes=(ir.num_nodes(before), ir.num_nodes(result.model)),
-        nbytes=(ir.nbytes(before), ir.nbytes(result.model)),
+        nodes=(size[0], after[0]),
+        nbytes=(size[1], after[1]),
         stats=dict(result.stats),
         refusals=result.refusals,
         details=dict(result.details),
     )
 
 
-def _undone(instance: ir.PassBase, before: ir.Model, error: Exception, seconds: float) -> PassRecord:
+def _undone(instance: ir.PassBase, size: tuple[int, int], error: Exception, seconds: float) -> PassRecord:
     what = str(error) if isinstance(error, PassError) else f"{type(error).__name__}: {error}"
-    nodes, nbytes = ir.num_nodes(before), ir.nbytes(before)
     return PassRecord(
         name=_name(instance),
         spec=format_pass(instance),
         status=Status.UNDONE,
         reason=" ".join(what.split()),
         seconds=seconds,
-        nodes=(nodes, nodes),
-        nbytes=(nbytes, nbytes),
+        nodes=(size[0], size[0]),
+        nbytes=(size[1], size[1]),
     )
 
 
 def _name(instance: ir.PassBase) -> str:
     return str(getattr(instance, "name", type(instance).__name__))
+
+
+class _History:
+    """The way back to the last good model: one copy, and the passes that succeeded since it was made.
+
+    A copy before every pass would cost more than most passes. Ours are deterministic, so the last good model is also
+    what the passes since the copy make of it again. A new copy is made where repeating would take longer than copying.
+
+    Args:
+        apply: Runs a pass on a model.
+
+    Attributes:
+        good: The copy.
+    """
+
+    def __init__(self, apply: Callable[[ir.PassBase, ir.Model], PassResult]) -> None:
+        self.good: ir.Model
+        self._apply = apply
+        self._since: list[ir.PassBase] | None = None
+        self._to_repeat = 0.0
+        self._copying = 0.0
+
+    def prepare(self, model: ir.Model, *, always: bool) -> None:
+        """Copies the model before a pass, where that is cheaper than repeating, or always."""
+        repeatable = self._since is not None and all(isinstance(done, Pass) for done in self._since)
+        if repeatable and not always and self._to_repeat <= REPEAT_LIMIT * self._copying:
+            return
+        start = time.perf_counter()
+        self.good = ir.clone(model)
+        self._copying = time.perf_counter() - start
+        self._since, self._to_repeat = [], 0.0
+
+    def note(self, instance: ir.PassBase, seconds: float) -> None:
+        """Remembers a pass that succeeded."""
+        assert self._since is not None
+        self._since.append(instance)
+        self._to_repeat += seconds
+
+    def restore(self) -> ir.Model:
+        """Returns the last good model."""
+        model = ir.clone(self.good)
+        for instance in self._since or ():
+            model = self._apply(instance, model).model
+        return model

@@ -16,7 +16,7 @@ from sardonyx.errors import SpecError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-OPTIMIZE = "cleanup, fold-constants, choose-branches, fold-constants, fuse, cleanup"
+OPTIMIZE = "cleanup, fold-constants, choose-branches, unroll-loops, fold-constants, sink-transposes, fuse, cleanup"
 """The exact part of the default pipeline."""
 
 QUANTIZE = "quantize-static"
@@ -34,6 +34,7 @@ class Recipe(BaseModel):
         held_out: Share of the samples that judges and is never calibrated with.
         threads: Threads of the target runtime within an operator, for timing and calibration.
         timing_seconds: Wall time of each paired timing, in seconds.
+        give_back_seconds: Wall time for measuring which regions of a quantized model cost the most accuracy.
         opset: The standard opset to which models too old for per-channel Q/DQ are raised.
     """
 
@@ -46,6 +47,7 @@ class Recipe(BaseModel):
     held_out: float = Field(0.25, gt=0, lt=1)
     threads: int = Field(1, ge=1)
     timing_seconds: float = Field(3.0, gt=0)
+    give_back_seconds: float = Field(60.0, ge=0)
     opset: int = Field(17, ge=13)
 
     @classmethod

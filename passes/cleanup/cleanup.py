@@ -45,16 +45,12 @@ class Cleanup(Pass):
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Runs every enabled step once, in order; counts by how many nodes and initializers each shrank the model."""
         stats: dict[str, int] = {}
-        modified = False
+        size = _size(model)
         for name, make in STEPS.items():
-            if name in self.disable:
-                continue
-            before = _size(model)
-            changed = make()(model).modified
-            modified |= changed
-            if changed:
-                stats[name] = max(before - _size(model), 1)
-        return PassResult(model, modified, stats)
+            if name not in self.disable and make()(model).modified:
+                before, size = size, _size(model)
+                stats[name] = max(before - size, 1)
+        return PassResult(model, bool(stats), stats)
 
 
 def _size(model: ir.Model) -> int:

@@ -1,15 +1,48 @@
 """The pass that applies the fusion rules."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sardonyx import ir
 from sardonyx.errors import SpecError
-from sardonyx.passes.base import Pass, PassContext, PassResult
-from sardonyx.passes.fusion import activations, convolution, movement, normalization
+from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
+from sardonyx.passes.fusion import (
+    channelwise,
+    clipping,
+    gated,
+    gelu,
+    gemm,
+    group_norm,
+    layer_norm,
+    movement,
+    norm_parameters,
+    padding,
+    piecewise,
+    softmax,
+)
 from sardonyx.passes.rewriting.driver import rewrite_model
 from sardonyx.passes.rewriting.rule import Rule
 
-RULES: tuple[Rule, ...] = (*movement.RULES, *normalization.RULES, *activations.RULES, *convolution.RULES)
+PHASES: tuple[tuple[Rule, ...], ...] = (
+    (
+        *movement.RULES,
+        *layer_norm.RULES,
+        *norm_parameters.RULES,
+        *group_norm.RULES,
+        *softmax.RULES,
+        *clipping.RULES,
+        *gelu.RULES,
+        *gated.RULES,
+        *piecewise.RULES,
+        *padding.RULES,
+        *channelwise.RULES,
+        *gemm.RULES,
+    ),
+    *((rule,) for rule in movement.LATE_RULES),
+)
+"""Rules that are applied together until none matches; then those of the next phase."""
+
+RULES: tuple[Rule, ...] = tuple(rule for rules in PHASES for rule in rules)
 
 
 @dataclass(frozen=True)
@@ -18,16 +51,18 @@ class Fuse(Pass):
 
     Attributes:
         disable: Names of rules to leave out.
+        enable: Names of candidates to apply: rules that are left out otherwise (see `Rule.candidate`).
     """
 
     name = "fuse"
     summary = "fuse and simplify nodes by rules; " + ", ".join(rule.name for rule in RULES)
 
     disable: tuple[str, ...] = ()
+    enable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known = [rule.name for rule in RULES]
-        unknown = [name for name in self.disable if name not in known]
+        unknown = [name for name in (*self.disable, *self.enable) if name not in known]
         if unknown:
             raise SpecError(f"There is no fusion rule {unknown[0]!r}.", remedy=f"Rules: {', '.join(known)}.")
 
@@ -37,6 +72,14 @@ class Fuse(Pass):
         Raises:
             PassError: If rules undo each other.
         """
-        ir.infer_shapes(model)
-        done = rewrite_model(model, [rule for rule in RULES if rule.name not in self.disable])
-        return PassResult(model, bool(done.stats), dict(done.stats), tuple(done.refusals))
+        ir.ensure_shapes(model)
+        stats: Counter[str] = Counter()
+        refusals: list[Refusal] = []
+        for phase in PHASES:
+            done = rewrite_model(model, [rule for rule in phase if self._applies(rule)])
+            stats += done.stats
+            refusals += done.refusals
+        return PassResult(model, bool(stats), dict(stats), tuple(refusals))
+
+    def _applies(self, rule: Rule) -> bool:
+        return rule.name not in self.disable and (rule.name in self.enable or not rule.candidate)

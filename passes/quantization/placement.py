@@ -9,7 +9,7 @@ The rules, in order:
 5. A value made by a float node gets a pair only towards the integer nodes that take it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sardonyx import ir
@@ -65,12 +65,14 @@ class Placement:
         values: Activations to quantize, in graph order.
         weights: Weights to quantize, in graph order.
         integer_nodes: Names of the nodes that run as integers, in graph order; absorbed clamps among them.
+        compute_nodes: Those of them whose role is COMPUTE.
         float_nodes: Reason by node name for nodes in the target's table that stay in float.
     """
 
     values: tuple[PlacedValue, ...]
     weights: tuple[PlacedWeight, ...]
     integer_nodes: tuple[str, ...] = ()
+    compute_nodes: tuple[str, ...] = ()
     float_nodes: dict[str, str] = field(default_factory=dict)
 
     def observed(self) -> tuple[str, ...]:
@@ -78,21 +80,33 @@ class Placement:
         return tuple(v.value for v in self.values if v.shared_with is None and v.fixed_range is None)
 
 
-def place(model: ir.Model, capabilities: Capabilities, unusable: frozenset[str] = frozenset()) -> Placement:
+NOTHING: Mapping[str, str] = {}
+
+
+def place(
+    model: ir.Model,
+    capabilities: Capabilities,
+    unusable: frozenset[str] = frozenset(),
+    kept_float: Mapping[str, str] = NOTHING,
+) -> Placement:
     """Decides which values of the main graph become integers on a target.
 
     Args:
         model: A verified model with inferred types; it is not changed.
         capabilities: The target's table.
         unusable: Names of values that have no finite range and must stay in float.
+        kept_float: Reason by name of each node that stays in float whatever the table says.
     """
-    return _Placer(model.graph, capabilities, unusable).run()
+    return _Placer(model.graph, capabilities, unusable, kept_float).run()
 
 
 class _Placer:
-    def __init__(self, graph: ir.Graph, capabilities: Capabilities, unusable: frozenset[str]) -> None:
+    def __init__(
+        self, graph: ir.Graph, capabilities: Capabilities, unusable: frozenset[str], kept_float: Mapping[str, str]
+    ) -> None:
         self.graph = graph
         self.unusable = unusable
+        self.kept_float = kept_float
         self.capabilities = capabilities
         self.rows: dict[ir.Node, OpSupport] = {}
         self.integer: set[ir.Node] = set()
@@ -103,8 +117,14 @@ class _Placer:
         self._find_candidates()
         self._spread()
         self._give_back()
-        integer_nodes = tuple(_name(node) for node in self.graph if node in self.integer)
-        return Placement(tuple(self._values()), tuple(self._weights()), integer_nodes, self.float_nodes)
+        integer = [node for node in self.graph if node in self.integer]
+        return Placement(
+            values=tuple(self._values()),
+            weights=tuple(self._weights()),
+            integer_nodes=tuple(map(_name, integer)),
+            compute_nodes=tuple(_name(node) for node in integer if self._is_compute(node)),
+            float_nodes=self.float_nodes,
+        )
 
     def _find_candidates(self) -> None:
         opset, needed = self.graph.opset_imports.get("", 0), self.capabilities.min_opset
@@ -113,10 +133,11 @@ class _Placer:
             row = self.capabilities.support(node.domain, node.op_type)
             if row is None:
                 continue
-            reason = too_old or unmet_condition(node, row, opset) or self._unusable_operand(node)
+            kept = self.kept_float.get(_name(node))
+            reason = too_old or kept or unmet_condition(node, row, opset) or self._unusable_operand(node)
             if reason is None:
                 self.rows[node] = row
-            elif row.role is Role.COMPUTE:
+            elif kept or row.role is Role.COMPUTE:
                 self.float_nodes[_name(node)] = reason
 
     def _unusable_operand(self, node: ir.Node) -> str | None:

@@ -83,12 +83,14 @@ class QuantPlan:
     Attributes:
         target: Name of the target whose table the plan was made from.
         points: The quantized values, in graph order.
+        compute_nodes: Names of the nodes whose products are computed with integers, in graph order.
         float_nodes: Reason by name of each node that the target could run as integers and that stays in float.
         calibration: How ranges were observed, for the record.
     """
 
     target: str
     points: tuple[QuantPoint, ...]
+    compute_nodes: tuple[str, ...] = ()
     float_nodes: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
@@ -98,6 +100,7 @@ class QuantPlan:
             "version": PLAN_VERSION,
             "target": self.target,
             "points": [{k: v for k, v in asdict(p).items() if v not in (None, "")} for p in self.points],
+            "compute_nodes": list(self.compute_nodes),
             "float_nodes": dict(self.float_nodes),
             "calibration": dict(self.calibration),
         }
@@ -117,6 +120,7 @@ class QuantPlan:
         return cls(
             target=str(data.get("target", "")),
             points=tuple(QuantPoint.from_dict(p) for p in data.get("points", ())),
+            compute_nodes=tuple(data.get("compute_nodes", ())),
             float_nodes=dict(data.get("float_nodes", {})),
             calibration=dict(data.get("calibration", {})),
         )

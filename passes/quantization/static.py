@@ -6,11 +6,13 @@ from sardonyx import ir
 from sardonyx.capabilities import Capabilities
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
-from sardonyx.passes.quantization.calibrate import CALIBRATORS, CalibrationResult, calibrate
+from sardonyx.passes.quantization.calibrate import CALIBRATORS, CalibrationResult
 from sardonyx.passes.quantization.choose import choose
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
+from sardonyx.passes.quantization.ranges import observed_ranges
+from sardonyx.passes.quantization.selection import select
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class QuantizeStatic(Pass):
     Attributes:
         calibrator: How ranges are observed: `minmax` or `percentile`.
         percentile: Share of values to represent, in percent, for `percentile`.
+        exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
+        include: Patterns of the only nodes to quantize; empty for all.
     """
 
     name = "quantize-static"
@@ -27,6 +31,8 @@ class QuantizeStatic(Pass):
 
     calibrator: str = "percentile"
     percentile: float = 99.99
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.calibrator not in CALIBRATORS:
@@ -54,12 +60,13 @@ class QuantizeStatic(Pass):
         """Returns the plan for a model without changing it. See `apply` for the errors raised."""
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
-        ir.infer_shapes(model)
+        ir.ensure_shapes(model)
         placement, observed = self._observe(model, context, context.capabilities)
         chosen = choose(model, placement, observed.ranges, context.capabilities)
         return QuantPlan(
             target=context.capabilities.target,
             points=chosen.points,
+            compute_nodes=placement.compute_nodes,
             float_nodes=placement.float_nodes,
             calibration={
                 "method": self.calibrator,
@@ -74,13 +81,28 @@ class QuantizeStatic(Pass):
     ) -> tuple[Placement, CalibrationResult]:
         """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over."""
         unusable: frozenset[str] = frozenset()
+        kept_float = self._kept_float(model)
         while True:
-            placement = place(model, capabilities, unusable)
+            placement = place(model, capabilities, unusable, kept_float)
             values = placement.observed()
             if not values:
                 return placement, CalibrationResult({}, 0)
-            observed = calibrate(model, values, lambda: CALIBRATORS[self.calibrator](self.percentile), context)
+            method = f"{self.calibrator}/{self.percentile}"
+            observed = observed_ranges(
+                model, values, method, lambda: CALIBRATORS[self.calibrator](self.percentile), context
+            )
             infinite = {name for name, seen in observed.ranges.items() if not seen.finite}
             if not infinite:
                 return placement, observed
             unusable |= infinite
+
+    def _kept_float(self, model: ir.Model) -> dict[str, str]:
+        """Reason by name of each node that the options keep in float."""
+        reasons = {name: f"excluded by {pattern!r}" for name, pattern in select(model, self.exclude).items()}
+        if self.include:
+            included = select(model, self.include)
+            for graph in ir.all_graphs(model):
+                for node in graph:
+                    if node.name not in included:
+                        reasons.setdefault(node.name or "", "it is not among the included nodes")
+        return reasons

@@ -6,16 +6,20 @@ rewrite the nodes around it are looked at again. A pair of rules that undo each 
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Refusal
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, match, operators
-from sardonyx.passes.rewriting.rule import Editor, Rule
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators, roots
+from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 
 REWRITES_PER_NODE = 8
 """More rewrites than this many times the nodes of a graph, and rules are undoing each other."""
+
+APPLIES = "nothing: it applies"
+"""What `near_misses` says where nothing keeps a rule from being applied."""
 
 
 @dataclass
@@ -43,7 +47,10 @@ def rewrite_model(model: ir.Model, rules: Sequence[Rule]) -> Rewriting:
     names = ir.NameAuthority(model)
     opset = model.opset_imports.get("", 0)
     for graph in list(ir.all_graphs(model)):
-        _GraphRewriter(graph, rules, names, opset, done).run()
+        with ExitStack() as at_work:
+            for rule in rules:
+                at_work.enter_context(rule.at_work(graph))
+            _GraphRewriter(graph, rules, names, opset, done).run()
     for domain in done.domains:
         model.opset_imports.setdefault(domain, 1)
     return done
@@ -57,10 +64,11 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
             if node.name != node_name:
                 continue
             for rule in rules:
-                if node.op_type in rule.pattern.op_types and node.domain == rule.pattern.domain:
-                    found = match(rule.pattern, node)
+                if any(node.op_type in root.op_types and node.domain == root.domain for root in roots(rule.pattern)):
+                    found = rule.find(node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
-                    yield rule, reason or "nothing: it applies"
+                    applies = f"{APPLIES} where it is enabled" if rule.candidate else APPLIES
+                    yield rule, reason or applies
 
 
 class _GraphRewriter:
@@ -75,9 +83,9 @@ class _GraphRewriter:
         self.present = {node.op_type for node in graph}
         self.index: dict[str, list[Rule]] = {}
         for rule in rules:
-            for op_type in rule.pattern.op_types:
+            for op_type in dict.fromkeys(op_type for root in roots(rule.pattern) for op_type in root.op_types):
                 self.index.setdefault(op_type, []).append(rule)
-        self.needs = {rule.name: tuple(operators(rule.pattern)) for rule in rules}
+        self.needs = {rule: tuple(operators(rule.pattern)) for rule in rules}
 
     def run(self) -> None:
         queue = deque(self.graph)
@@ -106,14 +114,17 @@ class _GraphRewriter:
 
     def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
         for rule in self.index.get(node.op_type, ()):
-            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule.name]):
+            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule]):
                 continue
-            found = match(rule.pattern, node)
+            found = rule.find(node)
             if isinstance(found, Mismatch):
                 continue
             reason = rule.check(found, self.opset)
             if reason is None:
-                return rule.name, self._apply(rule, found)
+                try:
+                    return rule.name, self._apply(rule, found)
+                except RewriteRefusedError as refusal:
+                    reason = refusal.message
             self._refuse(rule, found, reason)
         return None, []
 
@@ -128,20 +139,26 @@ class _GraphRewriter:
         editor = Editor(self.graph, self.names, rule.name, found)
         rewritten = rule.rewrite(found, editor)
         replacements = (rewritten,) if isinstance(rewritten, ir.Value) else tuple(rewritten)
-        for old, new in zip(tuple(found.root.outputs), replacements, strict=False):
+        exchanged = [*zip(found.outputs, replacements, strict=False), *editor.replaced]
+        elsewhere = any(output.producer() is not found.root for output in found.outputs)
+        beside = [old.producer() for old, _ in editor.replaced]
+        for old, new in exchanged:
             self._exchange(old, new, editor)
-        _remove_dead(self.graph, found)
+        _remove_dead(self.graph, [*found.nodes, *(node for node in beside if node is not None)])
+        if elsewhere:
+            self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1
         self.done.domains.update(node.domain for node in editor.made if node.domain)
         self.present.update(node.op_type for node in editor.made)
-        return _around((*editor.made, *(value.producer() for value in replacements)), replacements)
+        values = [new for _, new in exchanged]
+        return _around([*editor.made, *(value.producer() for value in values)], values)
 
     def _exchange(self, old: ir.Value, new: ir.Value, editor: Editor) -> None:
         if new is old:
             return
         if old.is_graph_output() and not _may_be_output(new, self.graph):
             new = editor.op("Identity", [new])
-        _replace(old, new)
+        replace_value(old, new)
 
 
 def _around(made: Sequence[ir.Node | None], values: Sequence[ir.Value]) -> list[ir.Node]:
@@ -158,8 +175,8 @@ def _may_be_output(value: ir.Value, graph: ir.Graph) -> bool:
     return producer is not None and producer.graph is graph and not value.is_graph_output()
 
 
-def _replace(old: ir.Value, new: ir.Value) -> None:
-    """Gives a value's uses and, where it is a graph output, its name to another."""
+def replace_value(old: ir.Value, new: ir.Value) -> None:
+    """Gives a value's type and shape, where unknown, its uses and, where it is a graph output, its name to another."""
     if new.type is None:
         new.type = old.type
     if new.shape is None:
@@ -172,9 +189,9 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     old.name, new.name = None, name
 
 
-def _remove_dead(graph: ir.Graph, found: Match) -> None:
-    """Removes the matched nodes that nothing needs any more, and what only they needed."""
-    pending = deque(reversed(found.nodes))
+def _remove_dead(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    """Removes those of the nodes that nothing needs any more, and what only they needed."""
+    pending = deque(reversed(nodes))
     while pending:
         node = pending.popleft()
         if node.graph is not graph or any(v.uses() or v.is_graph_output() for v in node.outputs):

@@ -1,7 +1,8 @@
 """What a rule is: a pattern, a check with reasons, and a rewrite."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sardonyx import ir
+from sardonyx.errors import PassError
 from sardonyx.passes.provenance import mark
-from sardonyx.passes.rewriting.pattern import Match, Op
+from sardonyx.passes.rewriting.pattern import AnyOf, Match, Mismatch, Op, match
 
 
 class Rule(ABC):
@@ -19,12 +21,19 @@ class Rule(ABC):
     Attributes:
         name: In kebab-case, unique among rules.
         summary: What becomes what.
-        pattern: What to look for.
+        pattern: What to look for: a node, or any of several.
+        candidate: Whether the rule is applied only where it is asked for: what it makes is measured slower on some
+            target, or equals the decomposition only where that does not overflow.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    pattern: ClassVar[Op]
+    pattern: ClassVar[Op | AnyOf]
+    candidate: ClassVar[bool] = False
+
+    def find(self, node: ir.Node) -> Match | Mismatch:
+        """Matches the pattern at a node. What a rule leaves out here is no refusal: it was never asked for."""
+        return match(self.pattern, node)
 
     def check(self, found: Match, opset: int) -> str | None:
         """Returns why a match must not be rewritten, as a sentence, or None."""
@@ -35,8 +44,20 @@ class Rule(ABC):
         """Builds the replacement.
 
         Returns:
-            What takes the place of the root's first output, or one value for each of the root's outputs.
+            What takes the place of the first of the match's outputs, or one value for each of them.
+
+        Raises:
+            RewriteRefusedError: If the replacement turns out to be impossible, before anything was made.
         """
+
+    @contextmanager
+    def at_work(self, graph: ir.Graph) -> Iterator[None]:
+        """Surrounds the time in which the rules are applied to a graph: prepare before the yield, clean up after it."""
+        yield
+
+
+class RewriteRefusedError(PassError):
+    """A rule that finds only while building that it must not rewrite; its message is the reason."""
 
 
 @dataclass
@@ -49,6 +70,7 @@ class Editor:
         rule: The rule's name, noted in the nodes made.
         found: The match; new nodes are put before its root and remember its nodes.
         made: The nodes made so far.
+        replaced: What takes the place of values besides the root's outputs, see `replace`.
     """
 
     graph: ir.Graph
@@ -56,6 +78,7 @@ class Editor:
     rule: str
     found: Match
     made: list[ir.Node] = field(default_factory=list)
+    replaced: list[tuple[ir.Value, ir.Value]] = field(default_factory=list)
 
     def op(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Sequence[ir.Attr] = (), *, domain: str = ""
@@ -71,18 +94,46 @@ class Editor:
         *,
         outputs: int = 1,
         domain: str = "",
+        after: ir.Value | None = None,
     ) -> Sequence[ir.Value]:
-        """Adds a node and returns its outputs."""
+        """Adds a node and returns its outputs.
+
+        With `after` it is put right behind the node that makes that value instead of before the root, so that nodes
+        before the root can use it; all inputs must be there by then.
+        """
+        node = ir.Node(domain, op_type, list(inputs), attributes, num_outputs=outputs)
+        self.adopt(node, after)
+        return node.outputs
+
+    def adopt(self, node: ir.Node, after: ir.Value | None = None) -> None:
+        """Names a node that is in no graph yet, notes where it comes from, and puts it in its place, as `node` does."""
         root = self.found.root
-        name = self.names.node(f"{root.name}_{self.rule}")
-        node = ir.Node(domain, op_type, list(inputs), attributes, num_outputs=outputs, name=name)
+        node.name = self.names.node(f"{root.name}_{self.rule}")
         for output in node.outputs:
             output.name = self.names.value(f"{root.outputs[0].name}_{self.rule}")
         mark(node, self.rule, *(n.name for n in self.found.nodes))
-        self.graph.insert_before(root, node)
+        self._insert(node, after)
         self.made.append(node)
-        return node.outputs
+
+    def _insert(self, node: ir.Node, after: ir.Value | None) -> None:
+        producer = after.producer() if after is not None else None
+        if after is None:
+            self.graph.insert_before(self.found.root, node)
+        elif producer is not None and producer.graph is self.graph:
+            self.graph.insert_after(producer, node)
+        else:
+            self.graph.insert_before(self.graph[0], node)
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
-        return ir.add_initializer(self.graph, self.names.value(name), np.ascontiguousarray(array))
+        return ir.add_initializer(self.graph, self.names.value(name), np.asarray(array, order="C"))
+
+    def lazy_constant(
+        self, name: str, dtype: ir.DataType, shape: tuple[int, ...], compute: "Callable[[], npt.NDArray[Any]]"
+    ) -> ir.Value:
+        """Adds an initializer that is computed when it is read, where it is large: see `ir.lazy_initializer`."""
+        return ir.lazy_initializer(self.graph, self.names.value(name), dtype, shape, compute)
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Lets another value take the place of one that is not an output of the root."""
+        self.replaced.append((old, new))

@@ -129,3 +129,35 @@ def test_samples_of_varying_shape_and_empty_ones_are_normal():
 def test_no_samples_is_a_data_error():
     with pytest.raises(DataError, match="at least one sample"):
         Agreement(["y"]).result()
+
+
+def unit(noise=0.0, count=24):
+    x = np.random.default_rng(5).standard_normal((count, 64))
+    x[1::2] += x[::2]  # pairs that resemble one another
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return (x + noise * np.random.default_rng(6).standard_normal(x.shape)).astype(np.float32)
+
+
+class TestEmbeddings:
+    """Rows of length 1 are judged by their pairwise similarities."""
+
+    def test_the_loss_is_that_of_the_similarities(self):
+        reference, candidate = unit(), unit(0.02)
+        result = agree(reference, candidate, parts=6)
+        a, b = (x @ x.T for x in (reference, candidate / np.linalg.norm(candidate, axis=1, keepdims=True)))
+        pairs = np.triu_indices(24, k=1)
+        assert result.kind is OutputKind.EMBEDDINGS
+        assert result.value == pytest.approx(np.corrcoef(a[pairs], b[pairs])[0, 1], abs=1e-6)
+
+    def test_scaling_a_row_changes_nothing_and_mixing_rows_does(self):
+        reference = unit()
+        assert agree(reference, 3 * reference).value == pytest.approx(1.0)
+        assert agree(reference, np.roll(reference, 1, axis=0)).value < 0.5
+
+    @pytest.mark.parametrize("reference", [unit(count=4), 2 * unit(), unit()[:, :8]])
+    def test_few_long_or_narrow_rows_are_regression(self, reference):
+        assert agree(reference, reference).kind is OutputKind.REGRESSION
+
+    def test_a_collapsed_candidate_agrees_not_at_all(self):
+        reference = unit()
+        assert agree(reference, np.tile(reference[:1], (24, 1))).value == pytest.approx(0.0, abs=1e-6)

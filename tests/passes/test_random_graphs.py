@@ -100,6 +100,129 @@ def _layer_norm(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProt
     return nodes, constants | {"two": np.float32(2), "epsilon": np.float32(1e-3)}
 
 
+def _around_conv(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A constant on either side of a grouped, perhaps padded or transposed, convolution, and moves behind it."""
+    first, second = ("Mul", "Sub", "Div")[seed % 3], ("Sub", "Add", "Mul")[seed % 3]
+    group = 1 + seed % 2
+    padded = {"pads": [1, 1, 1, 1]} if seed % 4 else {}
+    size = 3 if padded else 1
+    conv = helper.make_node(
+        ("Conv", "ConvTranspose")[seed % 5 == 0], [f"{out}_m", f"{out}_w"], [f"{out}_c"], group=group, **padded
+    )
+    ends = [f"{out}_c", f"{out}_k"]
+    nodes = [
+        helper.make_node(first, [a, f"{out}_k"], [f"{out}_m"]),
+        conv,
+        helper.make_node(second, ends if seed % 2 else ends[::-1], [f"{out}_s"]),
+        helper.make_node("Transpose", [f"{out}_s"], [f"{out}_t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Mul", [f"{out}_t", f"{out}_l"], [f"{out}_u"]),
+        helper.make_node("Transpose", [f"{out}_u"], [out], perm=[0, 3, 1, 2]),
+    ]
+    shape = ((4, 1, 1), (1,))[seed % 2]
+    constants = {f"{out}_w": build.weights(4, 4 // group, size, size, seed=seed), f"{out}_l": build.weights(4) + 1}
+    return nodes, constants | {f"{out}_k": build.weights(*shape, seed=seed) + 2}
+
+
+def _rows(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Products of matrices with constants around them, between reshapes or not."""
+    w, bias, k = f"{out}_w", f"{out}_b", f"{out}_k"
+    flat, full = ([4, 36], [36]) if seed % 2 else ([24, 6], [6])
+    op = ("Add", "Mul", "Div", "Sub")[seed % 4]
+    product = (
+        [helper.make_node("Gemm", [f"{out}_r", w, bias], [f"{out}_g"], alpha=0.5, transB=seed % 2)]
+        if seed % 3
+        else [
+            helper.make_node("MatMul", [f"{out}_r", w], [f"{out}_p"]),
+            helper.make_node("Add", [bias, f"{out}_p"], [f"{out}_g"]),
+        ]
+    )
+    nodes = [
+        helper.make_node(op, [a, "two"], [f"{out}_a"]),
+        helper.make_node("Reshape", [f"{out}_a", f"{out}_flat"], [f"{out}_r"]),
+        *product,
+        helper.make_node(op, [f"{out}_g", k], [f"{out}_q"]),
+        helper.make_node("Reshape", [f"{out}_q", "full"], [f"{out}_y"]),
+        helper.make_node("MatMul", [f"{out}_y", f"{out}_v"], [f"{out}_z"]),
+        helper.make_node("Mul", [f"{out}_z", "two"], [out]),
+    ]
+    size = full[0]
+    constants = {w: build.weights(size, size, seed=seed), bias: build.weights(size), k: build.weights(size) + 2}
+    constants |= {f"{out}_v": build.weights(6, 6, seed=seed), "two": np.float32(2)}
+    return nodes, constants | {f"{out}_flat": np.array(flat, np.int64), "full": np.array(SHAPE, np.int64)}
+
+
+def _pool(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A Pad before a pool, and a constant minus the result."""
+    op = ("AveragePool", "MaxPool")[seed % 2]
+    nodes = [
+        helper.make_node(("Relu", "Tanh")[seed % 3 == 0], [a], [f"{out}_r"]),
+        helper.make_node("Pad", [f"{out}_r", "pads"], [f"{out}_p"]),
+        helper.make_node(op, [f"{out}_p"], [f"{out}_m"], kernel_shape=[3, 3]),
+        helper.make_node("Sub", ["two", f"{out}_m"], [f"{out}_d"]),
+        helper.make_node("Add", [f"{out}_d", "two"], [out]),
+    ]
+    return nodes, {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "two": np.float32(2)}
+
+
+def _renamed(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Axes put in, taken out and merged, an Expand that a sum does itself, and a product with ones."""
+    nodes = [
+        helper.make_node("Unsqueeze", [a, "axis0"], [f"{out}_u"]),
+        helper.make_node("Flatten", [f"{out}_u"], [f"{out}_f"], axis=3),
+        helper.make_node("Reshape", [f"{out}_f", "full"], [f"{out}_r"]),
+        helper.make_node("Expand", [f"{out}_k", "full"], [f"{out}_e"]),
+        helper.make_node("Max", [f"{out}_r", f"{out}_e"], [f"{out}_m"]),
+        helper.make_node("Mul", [f"{out}_m", "ones"], [out]),
+    ]
+    constants = {"axis0": np.array([seed % 2], np.int64), "full": np.array(SHAPE, np.int64)}
+    return nodes, constants | {f"{out}_k": build.weights(4, 1, 6, seed=seed), "ones": np.ones((1, 1), np.float32)}
+
+
+def _parts(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Slices that tile an axis, put together in one order or another."""
+    parts = [f"{out}_p", f"{out}_q"][:: 1 if seed % 2 else -1]
+    nodes = [
+        helper.make_node("Slice", [a, "none", "half", f"{out}_axis"], [f"{out}_p"]),
+        helper.make_node("Slice", [a, "half", "far", f"{out}_axis"], [f"{out}_q"]),
+        helper.make_node("Concat", parts, [out], axis=1 + seed % 3),
+    ]
+    numbers = {"none": 0, "half": 2, "far": 99, f"{out}_axis": 1 + seed % 3}
+    return nodes, {name: np.array([number], np.int64) for name, number in numbers.items()}
+
+
+def _indexed(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """One row, taken by Gather and put back, or sliced and squeezed, in a sum that repeats it."""
+    rows = [
+        helper.make_node("Gather", [a, "row"], [f"{out}_g"], axis=2),
+        helper.make_node("Unsqueeze", [f"{out}_g", "axis2"], [f"{out}_r"]),
+        helper.make_node("Slice", [a, "none", "first", "axis3"], [f"{out}_s"]),
+        helper.make_node("Squeeze", [f"{out}_s", "axis3"], [f"{out}_c"]),
+        helper.make_node("Unsqueeze", [f"{out}_c", "axis3"], [f"{out}_d"]),
+        helper.make_node("Add", [f"{out}_r", f"{out}_d"], [f"{out}_a"]),
+    ]
+    shapes = {"axis2": [2], "axis3": [3], "none": [0], "first": [1]}
+    constants = {name: np.array(value, np.int64) for name, value in shapes.items()}
+    return [*rows, helper.make_node("Max", [b, f"{out}_a"], [out])], constants | {"row": np.array(3, np.int64)}
+
+
+def _pixels(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Space to depth and back, as reshapes and transposes; back by ONNX's order of channels or by the other."""
+    middle, perm = (([1, 2, 2, 4, 3, 3], [0, 3, 4, 1, 5, 2]), ([1, 4, 2, 2, 3, 3], [0, 1, 4, 2, 5, 3]))[seed % 2]
+    steps = [([1, 4, 3, 2, 3, 2], [0, 3, 5, 1, 2, 4], [1, 16, 3, 3]), (middle, perm, list(SHAPE))]
+    nodes, constants, value = [], {}, a
+    for index, (apart, order, together) in enumerate(steps):
+        last = out if index else f"{out}_half"
+        names = [f"{out}_{part}{index}" for part in ("apart", "together", "r", "t")]
+        nodes += [
+            helper.make_node("Reshape", [value, names[0]], [names[2]]),
+            helper.make_node("Transpose", [names[2]], [names[3]], perm=order),
+            helper.make_node("Reshape", [names[3], names[1]], [last]),
+        ]
+        constants |= {names[0]: np.array(apart, np.int64), names[1]: np.array(together, np.int64)}
+        value = last
+    return nodes, constants
+
+
 MAKERS: tuple[Maker, ...] = (
     *(_elementwise(op) for op in ("Relu", "Sigmoid", "Identity", "Neg")),
     *(_binary(op) for op in ("Add", "Mul", "Max")),
@@ -107,8 +230,15 @@ MAKERS: tuple[Maker, ...] = (
     _conv,
     _channelwise,
     _there_and_back,
+    _renamed,
+    _parts,
+    _indexed,
+    _pixels,
     _hard_swish,
     _layer_norm,
+    _around_conv,
+    _rows,
+    _pool,
 )
 
 
@@ -125,7 +255,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
         nodes += made
         constants |= needed
         values += [f"v{index}"]
-    inner = [n.output[0] for n in nodes if n.op_type in ("Conv", "Pad", "Transpose", "Clip", "Sqrt")]
+    inner = [n.output[0] for n in nodes if n.op_type in ("Conv", "Pad", "Transpose", "Clip", "Sqrt", "MatMul", "Gemm")]
     outputs = {values[-1]: None}
     if inner and draw(st.booleans()):
         outputs[draw(st.sampled_from(inner))] = None

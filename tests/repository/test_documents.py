@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from onnx import helper
 
 from sardonyx import ir
 from sardonyx.passes.base import Pass, PassContext
-from sardonyx.pipeline import CompileRecord, Recipe
+from sardonyx.pipeline import CompileRecord, PassManager, Recipe, available_passes, parse_pipeline
 from tests import models_for_tests as build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,24 @@ def test_the_example_pass_works() -> None:
     assert result.stats == {"drop-neg": 1}
     assert build.operators(model) == ["Neg", "Exp"]
     assert ir.verify(model) == ()
+
+
+def test_the_example_of_a_rule_of_another_package_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = "docs/writing-a-pass.md"
+    (tmp_path / "my_rules.py").write_text(code(document, "python")[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    pipeline = re.search(r"`optimize: (cleanup, rewrite.*)`", (ROOT / document).read_text(encoding="utf-8"))
+    assert pipeline is not None
+    cast, sub, neg = (partial(helper.make_node, op) for op in ("Cast", "Sub", "Neg"))
+    nodes = [
+        *(sub(["x", "z"], ["d"]), neg(["d"], ["y"])),
+        *(cast(["x"], ["i"], to=6), sub(["i", "i"], ["j"]), neg(["j"], ["k"]), cast(["k"], ["w"], to=1)),
+    ]
+    model = build.model(nodes, {"x": [2], "z": [2]}, {"y": [2], "w": [2]})
+    result = PassManager(parse_pipeline(pipeline.group(1), available_passes())).run(model)
+    assert sorted(build.operators(result.model)) == ["Cast", "Cast", "Neg", "Sub", "Sub"]
+    assert result.records[1].stats == {"turn-difference": 1}
+    assert [r.reason for r in result.records[1].refusals] == ["i is not known to be floating-point"]
 
 
 def test_the_documented_recipe_is_the_default() -> None:

@@ -259,7 +259,11 @@ class TestWeights:
 
     def test_shared_weights_stay_shared(self) -> None:
         source = build.proto(
-            [node("MatMul", ["x", "w"], ["h"], name="one"), node("MatMul", ["h", "w"], ["y"], name="two")],
+            [
+                node("MatMul", ["x", "w"], ["h"], name="one"),
+                node("Relu", ["h"], ["r"]),
+                node("MatMul", ["r", "w"], ["y"], name="two"),
+            ],
             {"x": [2, 4]},
             {"y": None},
             {"w": build.weights(4, 4)},
