@@ -35,6 +35,7 @@ def test_function_is_kept_and_twice_is_once(variety: str) -> None:
         assert outcome.verdict == "equal", outcome.reason
         assert outcome.undone == ()
         once = PassManager(exact_passes()).run(ir.load(drawn.model).model).model
+        ir.infer_shapes(once)  # the last rewrite may let inference say more: that is no change
         digest = ir.digest(once)
         again = PassManager(exact_passes()).run(once)
         assert ir.digest(again.model) == digest
