@@ -32,7 +32,7 @@ test: lint
 	$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup
 
 test-all: lint
-	bash tools/install.sh "$(PYTHON)" train
+	bash tools/install.sh "$(PYTHON)" train,exports
 	HYPOTHESIS_PROFILE=thorough $(THREADS) $(BIN)/pytest -n 2 --dist loadgroup -m ""
 
 bench: .venv/installed
