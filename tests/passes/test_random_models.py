@@ -17,11 +17,13 @@ VARIETIES: dict[str, tuple[int, type[np.floating[Any]]]] = {
     "float64-17": (17, np.float64),
     "float16-18": (18, np.float16),
 }
+SETTLED = 2
+"""Runs of the pipeline after which another one must change nothing."""
 EXAMPLES = 500 if settings.default.max_examples >= 1000 else 12
 
 
 @pytest.mark.parametrize("variety", VARIETIES)
-def test_function_is_kept_and_twice_is_once(variety: str) -> None:
+def test_the_function_is_kept_and_the_passes_settle(variety: str) -> None:
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
     @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=EXAMPLES)
@@ -34,10 +36,12 @@ def test_function_is_kept_and_twice_is_once(variety: str) -> None:
             reject()
         assert outcome.verdict == "equal", outcome.reason
         assert outcome.undone == ()
-        once = PassManager(exact_passes()).run(ir.load(drawn.model).model).model
-        ir.infer_shapes(once)  # the last rewrite may let inference say more: that is no change
-        digest = ir.digest(once)
-        again = PassManager(exact_passes()).run(once)
+        model = ir.load(drawn.model).model
+        for _ in range(SETTLED):  # what one pass makes may give an earlier one work
+            model = PassManager(exact_passes()).run(model).model
+        ir.infer_shapes(model)  # the last rewrite may let inference say more: that is no change
+        digest = ir.digest(model)
+        again = PassManager(exact_passes()).run(model)
         assert ir.digest(again.model) == digest
         assert all(record.status is Status.UNCHANGED for record in again.records)
 
