@@ -1,16 +1,27 @@
 """Static INT8 quantization: place, calibrate, choose, insert."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
-from sardonyx.passes.quantization.calibrate import CALIBRATORS, CalibrationResult, calibrate
+from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrate, calibrator
 from sardonyx.passes.quantization.choose import choose
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
+from sardonyx.passes.quantization.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """Ranges by value name, and the number of samples they come from."""
+
+    ranges: Mapping[str, ObservedRange]
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -18,8 +29,12 @@ class QuantizeStatic(Pass):
     """Quantizes activations and weights where the target's table has integer kernels.
 
     Attributes:
-        calibrator: How ranges are observed: `minmax` or `percentile`.
+        calibrator: How ranges are chosen: `minmax`, `moving-average`, `percentile`, `entropy`, `mse`, `cosine` or
+            `joint`; see `sardonyx.passes.quantization.calibration.calibrators`.
         percentile: Share of values to represent, in percent, for `percentile`.
+        workers: Processes to split the samples over; inside `joblib.parallel_config(backend="dask")` or `"ray"` the
+            shares run there. The result is the same for any number.
+        state: Folder that keeps what was observed, so that an interrupted run goes on; empty to keep nothing.
     """
 
     name = "quantize-static"
@@ -27,12 +42,12 @@ class QuantizeStatic(Pass):
 
     calibrator: str = "percentile"
     percentile: float = 99.99
+    workers: int = 1
+    state: str = ""
 
     def __post_init__(self) -> None:
-        if self.calibrator not in CALIBRATORS:
-            raise SpecError(
-                f"There is no calibrator {self.calibrator!r}.", remedy=f"Use one of: {', '.join(CALIBRATORS)}."
-            )
+        calibrator(self.calibrator)
+        self._options()
         if not 50 < self.percentile <= 100:
             raise SpecError(f"A percentile of {self.percentile} is outside (50, 100].", remedy="99.9 to 100 are usual.")
 
@@ -71,16 +86,27 @@ class QuantizeStatic(Pass):
 
     def _observe(
         self, model: ir.Model, context: PassContext, capabilities: Capabilities
-    ) -> tuple[Placement, CalibrationResult]:
-        """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over."""
+    ) -> tuple[Placement, _Observed]:
+        """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over.
+
+        What was observed once is not observed again.
+        """
         unusable: frozenset[str] = frozenset()
+        ranges: dict[str, ObservedRange] = {}
+        samples = 0
+        activation = capabilities.activation
+        scheme = Scheme(activation.dtype, symmetric=activation.symmetric, narrow=activation.symmetric)
         while True:
             placement = place(model, capabilities, unusable)
-            values = placement.observed()
-            if not values:
-                return placement, CalibrationResult({}, 0)
-            observed = calibrate(model, values, lambda: CALIBRATORS[self.calibrator](self.percentile), context)
-            infinite = {name for name, seen in observed.ranges.items() if not seen.finite}
+            values = [name for name in placement.observed() if name not in ranges]
+            if values:
+                result = calibrate(model, values, [self.calibrator], context, self._options())
+                ranges |= result.ranges(self.calibrator, scheme, self.percentile)
+                samples = result.samples
+            infinite = {name for name in placement.observed() if not ranges[name].finite}
             if not infinite:
-                return placement, observed
+                return placement, _Observed(ranges, samples)
             unusable |= infinite
+
+    def _options(self) -> CalibrationOptions:
+        return CalibrationOptions(self.workers, Path(self.state) if self.state else None)
