@@ -91,12 +91,15 @@ def _mean_squared_error(observer: Observer, scheme: Scheme, percentile: float) -
 
 
 def _cosine(observer: Observer, scheme: Scheme, percentile: float) -> ObservedRange:
-    """Maximises the cosine of the angle between the real and the quantized values."""
+    """Maximises the cosine of the angle between the real and the quantized values.
+
+    The cosine does not see the length: of candidates that differ by rounding alone, the widest is taken.
+    """
     values, levels = _distribution(observer), scheme.levels()
 
     def loss(low: Float64Array, high: Float64Array) -> Float64Array:
         at = scheme.parameters(low, high)
-        return -products(values, levels, at.scale, at.zero_point).cosine
+        return -np.round(products(values, levels, at.scale, at.zero_point).cosine, 12)
 
     return _searched(observer, scheme, loss)
 
@@ -110,7 +113,7 @@ def _entropy(observer: Observer, scheme: Scheme, percentile: float) -> ObservedR
     candidate, are left out. With more than 256 levels the distributions hardly differ: the whole range is kept.
     """
     values, levels = _distribution(observer), scheme.levels()
-    if levels.size > MANY_LEVELS:
+    if levels.size > MANY_LEVELS or not values.mass.size:
         return observer.range()
 
     def loss(low: Float64Array, high: Float64Array) -> Float64Array:

@@ -43,6 +43,7 @@ class Coverage:
         """Returns the indices below `total` that are not in the set, in ranges of at most `longest`."""
         gaps, at = [], 0
         for start, stop in (*self.ranges, (total, total)):
-            gaps += [(i, min(i + longest, start)) for i in range(at, min(start, total), longest)]
+            end = min(start, total)
+            gaps += [(i, min(i + longest, end)) for i in range(at, end, longest)]
             at = max(at, stop)
         return gaps

@@ -88,7 +88,8 @@ class Extremes:
         return ObservedRange(0.0, 0.0) if self._low > self._high else ObservedRange(self._low, self._high)
 
     def _widen(self, low: float, high: float) -> None:
-        # Comparisons with NaN are false: it is taken once, and then stays.
+        if low != low or high != high:
+            low = high = math.nan  # one NaN for all: theirs have signs. Comparisons with it are false, so it stays
         self._low = low if low < self._low or low != low else self._low
         self._high = high if high > self._high or high != high else self._high
 
