@@ -54,11 +54,6 @@ class Distribution:
     zeros: float = 0.0
 
     @classmethod
-    def of_bins(cls, left: Float64Array, right: Float64Array, mass: Float64Array, zeros: float = 0.0) -> Self:
-        """Makes a distribution from its bins; see the attributes."""
-        return cls(left, right, mass, zeros)
-
-    @classmethod
     def of_values(cls, values: npt.ArrayLike) -> Self:
         """Makes the exact distribution of finite values of any shape."""
         points, counts = np.unique(np.asarray(values, np.float64), return_counts=True)

@@ -77,6 +77,15 @@ def state(result: CalibrationResult) -> dict[str, bytes]:
     }
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Shares run in threads of this process: quicker than processes where those are not the point."""
+    import joblib
+
+    with joblib.parallel_config(backend="threading"):
+        yield
+
+
 class TestAlone:
     def test_one_look_serves_all_calibrators(self) -> None:
         iterations = []
@@ -158,11 +167,12 @@ class TestStoredState:
         assert (second.samples, runs) == (COUNT, [])
 
     @pytest.mark.parametrize(("workers", "tap_bytes"), [(4, 1 << 28), (1, 1)])
-    def test_goes_on_after_sigkill(self, tmp_path: Path, workers: int, tap_bytes: int) -> None:
+    def test_goes_on_after_sigkill(self, tmp_path: Path, threads: None, workers: int, tap_bytes: int) -> None:
         """The process dies in the middle of the data; the next one reads what was saved and gives the same."""
         script = (
             "from tests.passes.quantization import test_calibrate as t\n"
-            f"t.observe(state=t.Path({str(tmp_path / 'state')!r}), every=3, tap_bytes={tap_bytes}, progress=t.die_at_8)\n"
+            f"folder = t.Path({str(tmp_path / 'state')!r})\n"
+            f"t.observe(state=folder, every=3, tap_bytes={tap_bytes}, progress=t.die_at_8)\n"
         )
         killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -216,15 +226,6 @@ class TestStoredState:
     def test_nothing_is_left_beside_the_states(self, tmp_path: Path) -> None:
         observe(state=tmp_path / "state", every=1)
         assert sorted(path.suffix for path in (tmp_path / "state").iterdir()) == [".json", ".npz"]
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Shares run in threads of this process: quicker than processes where those are not the point."""
-    import joblib
-
-    with joblib.parallel_config(backend="threading"):
-        yield
 
 
 class TestSplit:

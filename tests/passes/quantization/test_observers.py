@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from sardonyx.passes.quantization.calibration import OBSERVERS, Extremes, Histogram, MovingExtremes, ObservedRange
 from sardonyx.passes.quantization.calibration import extremes as extremes_module
-from sardonyx.passes.quantization.calibration.histogram import LANES, SIDE
+from sardonyx.passes.quantization.calibration.histogram import OCTAVE_BINS, SIDE
 
 any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
 some_float = st.one_of(st.floats(-1e6, 1e6, width=32), st.sampled_from([0.0, -0.0, 1e-45, -1e-38, 3e38, 1.0, -1.0]))
@@ -60,16 +60,17 @@ def test_no_count_is_lost_when_the_range_grows(parts: list[np.ndarray]) -> None:
 def test_each_value_lies_in_its_bin(tensor: np.ndarray) -> None:
     histogram = Histogram()
     histogram.observe(tensor, 0)
-    values, largest = histogram.distribution(), np.abs(tensor).max()
+    values = histogram.distribution()
     assert np.all(values.left <= values.right)
     assert np.all(values.right[:-1] <= values.left[1:])
-    large = tensor[np.abs(tensor) >= max(largest * 2.0**-14, 2.0**-100)]  # below, a value may count as zero
-    for value in large:
+    normal = np.abs(tensor) >= np.finfo(np.float32).tiny
+    assert values.zeros == np.count_nonzero(~normal)
+    for value in tensor[normal]:
         index = np.searchsorted(values.left, value, side="right") - 1
         inside = values.left[index] <= value <= values.right[index]
         # A negative value on an edge belongs to the bin above it, whose upper edge it is.
         assert inside or values.right[index - 1] == value
-    assert np.all(values.right - values.left <= np.abs(values.left) / 500 + np.abs(values.right) / 500)
+    assert np.all(values.right - values.left <= np.maximum(np.abs(values.left), np.abs(values.right)) / OCTAVE_BINS)
 
 
 def test_large_and_small_samples_count_the_same() -> None:
@@ -90,12 +91,28 @@ def test_outliers_leave_the_rest_its_bins() -> None:
     assert histogram.distribution().quantile(0.9) == pytest.approx(np.quantile(tensor, 0.9), rel=0.01)
 
 
-def test_growing_by_more_than_the_window_counts_the_old_as_zeros() -> None:
-    histogram = Histogram()
-    histogram.observe(np.array([1e-10, -1e-10, 0.0], np.float32), 0)
-    histogram.observe(np.array([1e10], np.float32), 1)
-    assert histogram.distribution().zeros == 3
-    assert histogram.distribution().mass.tolist() == [1.0]
+def test_all_magnitudes_of_float32_have_bins() -> None:
+    histogram, finite = Histogram(), np.finfo(np.float32)
+    histogram.observe(np.array([finite.tiny, -finite.tiny, 1e-45, 0.0, 1.0, finite.max, finite.min], np.float32), 0)
+    values = histogram.distribution()
+    assert values.zeros == 2
+    assert values.mass.tolist() == [1.0] * 5
+    assert (values.low, values.high) == (finite.min, finite.max)
+
+
+def test_more_counts_than_32_bits_hold() -> None:
+    histogram, other = Histogram(), Histogram()
+    for each in (histogram, other):
+        each.observe(np.full(40_000, 1.5, np.float32), 0)
+    stored = histogram.state()
+    stored["counts"] = stored["counts"] + 2**32 - 40_000 - 8
+    histogram = Histogram.restore(stored)
+    histogram.observe(np.full(9, 1.5, np.float32), 1)
+    assert histogram.state()["counts"].tolist() == [2**32 + 1]
+    histogram.merge(other)
+    other.merge(Histogram.restore(stored))
+    assert histogram.state()["counts"].tolist() == [2**32 + 40_001]
+    assert other.state()["counts"].tolist() == [2**32 + 40_000 - 8]
 
 
 def test_the_state_does_not_grow() -> None:
@@ -104,7 +121,7 @@ def test_the_state_does_not_grow() -> None:
         sample = generator.standard_normal(20).astype(np.float32)
         histogram.observe(sample, index)
         moving.observe(sample, index)
-    assert histogram.state()["bins"].size <= 2 * (SIDE - LANES) + 1
+    assert histogram.state()["bins"].max() < 2 * SIDE
     assert moving.state()["indices"].size == extremes_module.WINDOW
 
 

@@ -33,7 +33,7 @@ def test_products_of_exact_values_are_those_of_the_arrays(tensor: np.ndarray, te
 
 
 def test_uniform_bins_have_the_sums_of_their_integral() -> None:
-    uniform = Distribution.of_bins(np.array([-2.0, 1.0]), np.array([-1.0, 3.0]), np.array([10.0, 20.0]))
+    uniform = Distribution(np.array([-2.0, 1.0]), np.array([-1.0, 3.0]), np.array([10.0, 20.0]))
     moments = uniform.between(np.array([-1.5, 2.0]))
     np.testing.assert_allclose(moments.mass, [5, 15, 10])
     np.testing.assert_allclose(moments.first, [5 * -1.75, 5 * -1.25 + 10 * 1.5, 10 * 2.5])
