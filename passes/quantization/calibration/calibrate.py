@@ -32,7 +32,8 @@ class CalibrationOptions:
 
     Attributes:
         workers: Processes to split the samples over; see `sardonyx.passes.quantization.calibration.workers`.
-        state: Folder that keeps the state, so that a calibration which was interrupted goes on; None to keep none.
+        state: Folder that keeps the state, so that a calibration which was interrupted goes on; None to keep none. The
+            samples are then read once more beforehand, to know them by their fingerprint.
         every: Samples after which the state is saved.
         tap_bytes: One sample's values that are fetched together, in bytes. A model that has more is run several times
             over the samples, for a group of values each time.

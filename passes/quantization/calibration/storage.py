@@ -21,7 +21,7 @@ from sardonyx.passes.quantization.calibration.coverage import Coverage
 
 STATE_VERSION = 1
 _MANIFEST = "calibration.json"
-_DIFFERENT = {"version": "release", "model": "model", "data": "data"}
+_DIFFERENT = {"version": "another release", "model": "another model", "data": "other data"}
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class StateFolder:
         for key, wanted in asdict(identity).items():
             if stored.get(key) != wanted:
                 raise DataError(
-                    f"The calibration state in {self.folder} was made with another {_DIFFERENT[key]}: "
-                    f"{stored.get(key)} instead of {wanted}.".replace("another data", "other data"),
+                    f"The calibration state in {self.folder} was made with {_DIFFERENT[key]}: "
+                    f"{stored.get(key)} instead of {wanted}.",
                     remedy="Name another folder, or delete this one to start over.",
                 )
 

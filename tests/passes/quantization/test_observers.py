@@ -23,7 +23,7 @@ samples = st.lists(
 kinds = pytest.mark.parametrize("kind", sorted(OBSERVERS))
 
 
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
     assert first.keys() == second.keys()
     for name in first:
         assert first[name].tobytes() == second[name].tobytes(), name
@@ -41,7 +41,7 @@ def test_merged_equals_single_whatever_the_order(kind: str, parts: list, order, 
     merged = split[0]
     for other in split[1:]:
         merged.merge(type(other).restore(other.state()))
-    same(merged.state(), whole.state())
+    assert_same(merged.state(), whole.state())
     assert repr(merged.range()) == repr(whole.range())
 
 
@@ -80,8 +80,8 @@ def test_large_and_small_samples_count_the_same() -> None:
     for index, part in enumerate(np.array_split(tensor, 333)):
         parts.observe(part, index)
     transposed.observe(tensor.reshape(3, -1).T, 0)
-    same(whole.state(), parts.state())
-    same(whole.state(), transposed.state())
+    assert_same(whole.state(), parts.state())
+    assert_same(whole.state(), transposed.state())
 
 
 def test_outliers_leave_the_rest_its_bins() -> None:
@@ -168,7 +168,7 @@ def test_other_floats_are_taken_as_float32(kind: str, dtype: type) -> None:
     first, second = OBSERVERS[kind](), OBSERVERS[kind]()
     first.observe(tensor, 0)
     second.observe(tensor.astype(np.float32), 0)
-    same(first.state(), second.state())
+    assert_same(first.state(), second.state())
 
 
 def test_float64_beyond_float32_is_infinite() -> None:
