@@ -100,8 +100,9 @@ def _finish(running: tuple[int, "Future[None]"] | None, on_done: Callable[[int],
 
 
 def _arrays(session: Session, tapped: Sequence[str], values: Sequence[str], feed: Feed) -> dict[str, Array]:
+    """One sample's values. Inputs are copied: whoever made the feed may fill its arrays anew for the next sample."""
     fetched = dict(zip(tapped, session.run(feed, tapped), strict=True)) if tapped else {}
-    return {name: fetched[name] if name in fetched else np.asarray(feed[name]) for name in values}
+    return {name: fetched[name] if name in fetched else np.array(feed[name]) for name in values}
 
 
 def _symbols(model: ir.Model, feed: Feed) -> dict[str, int]:

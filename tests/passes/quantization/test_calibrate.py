@@ -131,6 +131,16 @@ class TestAlone:
         assert result.ranges("minmax", UINT8)["y"].high == pytest.approx(outputs.max(), rel=1e-6)
         assert done == [1, 2, 3, 4]
 
+    def test_feeds_may_use_the_same_memory_again(self) -> None:
+        def reusing() -> Iterator[dict[str, np.ndarray]]:
+            memory = np.empty((40_000, 8), np.float32)
+            for scale in range(1, 5):
+                memory[:] = scale
+                yield {"x": memory}
+                memory[:] = np.nan
+
+        assert observe(reusing).ranges("minmax", UINT8)["x"].high == 4.0
+
     def test_half_precision_models(self) -> None:
         graph = helper.make_graph(
             [helper.make_node("Mul", ["x", "x"], ["y"])],
