@@ -7,6 +7,7 @@ again.
 
 import pickle
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from sardonyx.passes.quantization.calibration.bank import BankState, ObserverBan
 from sardonyx.passes.quantization.calibration.coverage import IndexRange
 from sardonyx.passes.quantization.calibration.taps import observe_samples, take_samples
 
+LOST_WORKER = (BrokenProcessPool, CancelledError)
+"""How a worker's death shows: in joblib's own pools, and in Dask where what was sent to that worker is gone with it."""
 MOST_FAILURES = 3
 """Times in a row that workers may die without any share being finished."""
 
@@ -71,7 +74,7 @@ def observe_shares(
             for share, state in Parallel(n_jobs=workers, return_as="generator_unordered")(tasks):
                 on_result(share, ObserverBank.restore(job.values, job.kinds, state))
                 waiting.remove(share)
-        except BrokenProcessPool as error:
+        except LOST_WORKER as error:
             failures = failures + 1 if len(waiting) == before else 0
             if failures == MOST_FAILURES:
                 raise BackendError(

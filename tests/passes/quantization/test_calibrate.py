@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -258,14 +259,15 @@ class TestSplit:
         assert state(result) == state(observe())
         assert done == [2, 4, 6, 8, 10, 12]
 
-    def test_workers_that_always_die_are_given_up(self, threads: None) -> None:
+    @pytest.mark.parametrize("death", [BrokenProcessPool, CancelledError])
+    def test_workers_that_always_die_are_given_up(self, threads: None, death: type[Exception]) -> None:
         attempts: list[int] = []
 
         def generate() -> Iterator[dict[str, np.ndarray]]:
             attempts.append(1)
             yield feeds()[0]
             if len(attempts) > 1:  # the first iteration is the one for shapes
-                raise BrokenProcessPool("a worker died")
+                raise death("a worker died")
 
         with pytest.raises(BackendError, match="died 3 times in a row"):
             observe(Samples(generate, "samples", COUNT), workers=2)
