@@ -17,6 +17,8 @@ from sardonyx.passes.quantization.arithmetic import Float64Array, Int64Array
 MANY_LEVELS = 256
 """With more levels than this, rounding errors are taken as uniform: their mean square is S^2 / 12 (Bennett, 1948)."""
 
+_NO_MASS = 1e-12  # share of all values, below which a difference of sums is rounding
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -104,6 +106,13 @@ class Distribution:
         bin_ = min(int(np.searchsorted(ends, wanted)), ends.size - 1)
         part = (wanted - self._cumulative[0, bin_]) / self.mass[bin_]
         return float(self.left[bin_] + part * (self.right[bin_] - self.left[bin_]))
+
+    def rebinned(self, bins: int) -> Self:
+        """Returns the distribution with bins of equal width over its range, empty ones left out."""
+        edges = np.linspace(self.low, self.high, bins + 1)
+        mass = self.between(edges[1:-1]).mass
+        kept = mass > _NO_MASS * mass.sum()
+        return type(self)(edges[:-1][kept], edges[1:][kept], mass[kept], self.zeros)
 
     @cached_property
     def _cumulative(self) -> Float64Array:

@@ -24,6 +24,11 @@ OBSERVERS: Mapping[str, type[Observer]] = MappingProxyType(
 )
 """Observer types by the name under which their state is stored."""
 
+ENTROPY_BINS = 2048
+"""Bins of equal width over which entropy is computed."""
+SMOOTHING = 1e-4
+"""Values that an empty bin is taken to hold: the divergence from a bin with none would be infinite."""
+
 _Choose = Callable[[Observer, Scheme, float], ObservedRange]
 
 
@@ -107,27 +112,30 @@ def _cosine(observer: Observer, scheme: Scheme, percentile: float) -> ObservedRa
 def _entropy(observer: Observer, scheme: Scheme, percentile: float) -> ObservedRange:
     """Minimises the Kullback-Leibler divergence of the quantized distribution from the real one.
 
-    As in TensorRT's calibration (Migacz, "8-bit inference with TensorRT", GTC 2017): values outside of the range are
-    counted at its ends in the real distribution and left out of the quantized one, which is constant over the bins
-    of a level that are not empty. Here they are counted in the outermost levels, and zeros, which are exact in every
-    candidate, are left out. With more than 256 levels the distributions hardly differ: the whole range is kept.
+    As in TensorRT's calibration (Migacz, "8-bit inference with TensorRT", GTC 2017): over 2048 bins of equal width,
+    values outside of the range are counted at its ends in the real distribution and left out of the quantized one,
+    which is constant over the bins of a level that are not empty; a level has at least one bin. Zeros, which are exact
+    in every candidate, are left out. With more than 256 levels the distributions hardly differ: the whole range is
+    kept.
     """
     values, levels = _distribution(observer), scheme.levels()
     if levels.size > MANY_LEVELS or not values.mass.size:
         return observer.range()
+    linear = values.rebinned(ENTROPY_BINS)
 
     def loss(low: Float64Array, high: Float64Array) -> Float64Array:
-        return _divergence(values, levels, scheme.parameters(low, high))
+        return _divergence(linear, levels, scheme.parameters(low, high))
 
     return _searched(observer, scheme, loss)
 
 
 def _divergence(values: Distribution, levels: Float64Array, at: Parameters) -> Float64Array:
-    """Returns KL(P || Q) for each candidate of shape (candidates,).
+    """Returns KL(P || Q) for each candidate of shape (candidates,); infinite where a level is narrower than a bin.
 
     With the mass m and width w of a bin, M and W of its level, T of all and I of those inside: within the range
     P = m / T and Q = (M w / W) / I, so that the sum over the bins of P log(P / Q) is
-    (sum m log(m / w) - sum M log(M / W)) / T + I / T log(I / T); outliers are then added to the outermost levels' P.
+    (sum m log(m / w) - sum M log(M / W)) / T + I / T log(I / T); outliers are then added to P at one bin of the
+    outermost levels, which has the mean mass of its level, but at least `SMOOTHING`.
     """
     reals = at.scale[:, None] * (levels - at.zero_point[:, None])
     half = at.scale[:, None] / 2
@@ -137,13 +145,13 @@ def _divergence(values: Distribution, levels: Float64Array, at: Parameters) -> F
     inside = mass.sum(axis=1)
     shape = moments.spread[:, 1:-1] - _times_log(mass, mass / np.where(width > 0, width, 1.0))
     divergence: Float64Array = (shape.sum(axis=1) + _times_log(inside, inside / total)) / total
+    bin_width = (values.high - values.low) / ENTROPY_BINS
     for end in (0, -1):
-        level, outliers = mass[:, end], moments.mass[:, end]
-        both, possible = level + outliers, level > 0
-        ratio = np.divide(both, level, out=np.ones_like(both), where=possible)
-        extra = _times_log(both, ratio * inside / total) - _times_log(level, inside / total)
-        divergence += np.where(possible, extra, np.where(outliers > 0, np.inf, 0.0)) / total
-    return divergence
+        share = bin_width / np.maximum(width[:, end], bin_width)
+        level, outliers = np.maximum(mass[:, end] * share, SMOOTHING), moments.mass[:, end]
+        both = level + outliers
+        divergence += (_times_log(both, both / level * inside / total) - _times_log(level, inside / total)) / total
+    return np.where((reals[:, -1] - reals[:, 0]) < levels.size * bin_width, np.inf, divergence)
 
 
 def _times_log(factor: Float64Array, argument: Float64Array) -> Float64Array:
