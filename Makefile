@@ -38,8 +38,9 @@ test-all: lint
 bench: .venv/installed
 	$(BIN)/python benchmarks/static_int8.py
 	$(BIN)/python benchmarks/ir_scale.py
-	$(BIN)/python benchmarks/memory.py calibration models/data/digits_cnn.onnx
-	$(BIN)/python benchmarks/memory.py weights 3
+	$(BIN)/python benchmarks/calibration.py time
+	$(BIN)/python benchmarks/calibration.py memory
+	$(BIN)/python benchmarks/memory.py 3
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
