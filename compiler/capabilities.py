@@ -98,6 +98,34 @@ class ActivationScheme:
 
 
 @dataclass(frozen=True)
+class BlockSupport:
+    """One operator whose constant weight the target takes as small integers in blocks, its activations in float.
+
+    Attributes:
+        op_type: The standard operator: MatMul, Gemm or Gather.
+        kernel: What runs it: an operator that takes the packed weight, as domain and name, or
+            ("", "DequantizeLinear") where the target wants the standard operator behind a blocked DequantizeLinear.
+        bits: Bits of an integer that the target takes.
+        blocks: Block sizes that it takes.
+        dtypes: Types of activations and scales that it takes.
+        negative_scales: Whether scales may be negative.
+        attributes: Attributes to set on the kernel for the best speed without a loss of accuracy that counts.
+        min_opset: First opset of the standard domain from which the target does this.
+        note: Why, for people who read the record.
+    """
+
+    op_type: str
+    kernel: tuple[str, str]
+    bits: tuple[int, ...] = (4, 8)
+    blocks: tuple[int, ...] = (16, 32, 64, 128, 256)
+    dtypes: tuple[DataType, ...] = (DataType.FLOAT,)
+    negative_scales: bool = True
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    min_opset: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """The whole table of one target on one machine.
 
@@ -109,6 +137,7 @@ class Capabilities:
         min_opset: The oldest standard opset in which the target takes Q/DQ with per-channel scales.
         operators: Rows, by (domain, op_type).
         warnings: What a user of this machine must know, as sentences.
+        blocks: Operators whose weights may be integers in blocks, by name of the standard operator.
     """
 
     target: str
@@ -118,6 +147,7 @@ class Capabilities:
     min_opset: int
     operators: Mapping[tuple[str, str], OpSupport]
     warnings: tuple[str, ...] = ()
+    blocks: Mapping[str, BlockSupport] = field(default_factory=dict)
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:
         """Returns the row of an operator, or None where the target runs it in float only."""

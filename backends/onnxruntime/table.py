@@ -8,14 +8,17 @@ LayerNormalization, InstanceNormalization, ConvTranspose, GlobalMaxPool, SpaceTo
 
 from collections.abc import Iterator
 
-from sardonyx.capabilities import ActivationScheme, Capabilities, OpSupport, Role, WeightSupport
+from sardonyx.capabilities import ActivationScheme, BlockSupport, Capabilities, OpSupport, Role, WeightSupport
 from sardonyx.ir import DataType
 from sardonyx.measure import Machine
 
 MIN_OPSET = 13
 """QuantizeLinear and DequantizeLinear take an axis from opset 13."""
 
-DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental")
+MICROSOFT = "com.microsoft"
+"""The domain of the runtime's own operators."""
+
+DOMAINS = ("", "ai.onnx.ml", MICROSOFT, "com.microsoft.nchwc", "com.microsoft.experimental")
 """Operator domains that the CPU provider has kernels for."""
 
 COMPUTE = (
@@ -86,6 +89,20 @@ TRANSPARENT = (
     ),
 )
 
+BLOCKS = (
+    *(
+        BlockSupport(
+            op_type,
+            (MICROSOFT, "MatMulNBits"),
+            attributes={"accuracy_level": 4},
+            note="accuracy_level 4 multiplies in INT8: several times as fast as FP32 for single rows",
+        )
+        for op_type in ("MatMul", "Gemm")
+    ),
+    BlockSupport("Gather", (MICROSOFT, "GatherBlockQuantized")),
+)
+"""Weights in blocks, with activations in float."""
+
 ACTIVATIONS = (OpSupport("Relu", Role.ACTIVATION), OpSupport("Clip", Role.ACTIVATION))
 
 
@@ -117,4 +134,5 @@ def capabilities(machine: Machine) -> Capabilities:
         min_opset=MIN_OPSET,
         operators={(row.domain, row.op_type): row for row in _rows()},
         warnings=warnings,
+        blocks={row.op_type: row for row in BLOCKS},
     )

@@ -15,6 +15,7 @@ _BUILT_IN = {
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
+    "quantize-weights": "sardonyx.passes.quantization.weight_only.quantize:QuantizeWeights",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
 }
 
