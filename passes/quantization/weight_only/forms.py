@@ -100,12 +100,9 @@ def store(weight: BlockWeight, layout: str, name: str, scratch: ir.ScratchFile) 
 
 def without_offsets(site: Site, grid: BlockGrid) -> str | None:
     """Returns why the blocks of a site cannot have offsets, or None."""
-    weight, support = site.weight, site.support
-    if layout_of(site) != PACKED or grid.offset_grid.bits not in support.bits:
-        return f"{support.kernel[1]} cannot add the offsets of blocks"
-    if weight.columns % grid.block:
-        return f"{weight.columns} columns are not whole blocks of {grid.block}"
-    return None
+    if layout_of(site) == PACKED and grid.offset_grid.bits in site.support.bits:
+        return None
+    return f"the target's {site.support.kernel[1]} cannot multiply with the offsets of blocks"
 
 
 _STANDARD_TYPES = {
@@ -121,12 +118,14 @@ class Writer:
 
     Args:
         model: The model to edit.
+        fast: Whether kernels get the attributes that make them round activations.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, fast: bool) -> None:
         self.model = model
+        self.fast = fast
         self.names = ir.NameAuthority(model)
-        self._values: dict[tuple[int, int], ir.Value] = {}
+        self._values: dict[tuple[int, ...], ir.Value] = {}
         self._sums: dict[tuple[int, ir.Value, int], ir.Value] = {}
 
     def write(self, site: Site, parts: Parts) -> None:
@@ -142,6 +141,10 @@ class Writer:
             site.graph.remove(node, safe=True)
         for value in inputs:
             _drop_if_dead(value)
+
+    def attributes(self, site: Site) -> Mapping[str, int]:
+        """The attributes that the target's table names for a site's kernel."""
+        return site.support.attributes if self.fast else {}
 
     def constant(self, site: Site, tensor: ir.TensorProtocol | None) -> ir.Value | None:
         """The initializer of a tensor in the site's graph; sites that share the tensor share it."""
@@ -179,16 +182,21 @@ class Writer:
         return ir.add_initializer(site.graph, self.names.value(name), np.array(values, np.int64))
 
     def block_sums(self, site: Site, block: int) -> ir.Value:
-        """The sums of a site's activation over the columns of each block; sites that share it share the sums."""
-        activation = site.activation
+        """The sums of a site's activation over the columns of each block; sites that share it share the sums.
+
+        They are a product with a matrix of ones and zeros: ONNX Runtime's ReduceSum leaves empty tensors as they are.
+        """
+        activation, columns = site.activation, site.weight.columns
         key = id(site.graph), activation, block
         if key not in self._sums:
-            rank = len(activation.shape or ())
-            split = (*[0] * (rank - 1), site.weight.columns // block, block)
-            blocks = self.op(site, "Reshape", [activation, self.shape(site, f"{activation.name}_blocks", split)])
-            last = self.shape(site, f"{activation.name}_block_axis", (-1,))
-            self._sums[key] = self.op(site, "ReduceSum", [blocks, last], {"keepdims": 0})
-            blocks.type = self._sums[key].type = ir.TensorType(activation.dtype or ir.DataType.FLOAT)
+            member = self._values.get((id(site.graph), columns, block))
+            if member is None:
+                of_block = np.arange(columns)[:, None] // block == np.arange(-(-columns // block))
+                name = self.names.value(f"blocks_{columns}_{block}")
+                member = ir.add_initializer(site.graph, name, of_block.astype(np.float32))
+                self._values[id(site.graph), columns, block] = member
+            self._sums[key] = self.op(site, "MatMul", [activation, member])
+            self._sums[key].type = ir.TensorType(activation.dtype or ir.DataType.FLOAT)
         return self._sums[key]
 
 
@@ -208,7 +216,7 @@ def _product(writer: Writer, site: Site, parts: Parts, operand: ir.Value, bias: 
     while inputs[-1] is None:
         inputs.pop()
     sizes = {"K": parts.columns, "N": site.weight.rows, "bits": parts.grid.bits, "block_size": parts.grid.block}
-    return writer.op(site, "MatMulNBits", inputs, {**sizes, **site.support.attributes})
+    return writer.op(site, "MatMulNBits", inputs, {**sizes, **writer.attributes(site)})
 
 
 def _gather_block_quantized(writer: Writer, site: Site, parts: Parts) -> ir.Value:
@@ -219,7 +227,7 @@ def _gather_block_quantized(writer: Writer, site: Site, parts: Parts) -> ir.Valu
     table.dtype, table.shape = ir.DataType.UINT8, ir.Shape(shape)
     inputs = [table, site.activation, scale, *([] if zero_point is None else [zero_point])]
     attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": grid.bits, "block_size": grid.block}
-    return writer.op(site, "GatherBlockQuantized", inputs, {**attributes, **site.support.attributes})
+    return writer.op(site, "GatherBlockQuantized", inputs, {**attributes, **writer.attributes(site)})
 
 
 def _dequantize_linear(writer: Writer, site: Site, parts: Parts) -> ir.Value | None:

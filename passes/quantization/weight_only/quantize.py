@@ -14,8 +14,8 @@ from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.jobs import GPTQ, METHODS, Hessians, Job, Workshop, make_jobs
 from sardonyx.passes.quantization.weight_only.sites import LOOKUP, find_sites
 
-INT8, NONE = "int8", "none"
-EMBEDDINGS = (INT8, NONE)
+INT8, FLOAT = "int8", "float"
+KINDS = (INT8, FLOAT)
 PRODUCTS = ("MatMul", "Gemm")
 
 
@@ -34,7 +34,9 @@ class QuantizeWeights(Pass):
             larger and somewhat slower. Not with `symmetric`.
         method: `rtn`: nearest integers, scales of least squared error; `hqq`: scales and zero points that tolerate
             outliers; `gptq`: rounding errors compensated by what the samples say about the layer's inputs.
-        embeddings: `int8` or `none`.
+        activations: `int8`: kernels may round a product's other operand to 8 bits, which makes them several times as
+            fast; `float`: they may not.
+        embeddings: `int8` or `float`.
         damping: GPTQ: share of the Hessian's mean diagonal added to it.
         act_order: GPTQ: round columns with large inputs first.
         exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
@@ -49,6 +51,7 @@ class QuantizeWeights(Pass):
     symmetric: bool = False
     offsets: bool = False
     method: str = GPTQ
+    activations: str = INT8
     embeddings: str = INT8
     damping: float = 0.01
     act_order: bool = False
@@ -59,7 +62,8 @@ class QuantizeWeights(Pass):
         for option, value, known in (
             ("bits", self.bits, (4, 8)),
             ("method", self.method, METHODS),
-            ("embeddings", self.embeddings, EMBEDDINGS),
+            ("activations", self.activations, KINDS),
+            ("embeddings", self.embeddings, KINDS),
         ):
             if value not in known:
                 raise SpecError(
@@ -88,7 +92,7 @@ class QuantizeWeights(Pass):
         jobs = make_jobs(sites, self._grids(context), self.method)
         workshop = Workshop(context, Hessians(self.damping, self.act_order))
         workshop.compensate(model, [job for job in jobs if job.method == GPTQ])
-        writer = Writer(model)
+        writer = Writer(model, fast=self.activations == INT8)
         done: list[Job] = []
         for count, job in enumerate(jobs):
             context.progress(count, len(jobs), "quantize weights")

@@ -7,6 +7,7 @@ import numpy as np
 
 from sardonyx import ir
 from sardonyx.capabilities import BlockSupport, Capabilities
+from sardonyx.errors import PassError
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid, Float32Array
 
 LOOKUP = "Gather"
@@ -54,15 +55,25 @@ class Site:
         graph: The graph of the node.
         node: The node.
         weight: Its weight.
-        activation: The value that the weight is multiplied with, or the indices that are looked up.
         support: The row of the target's table.
     """
 
     graph: ir.Graph
     node: ir.Node
     weight: Weight
-    activation: ir.Value
     support: BlockSupport
+
+    @property
+    def activation(self) -> ir.Value:
+        """The value that the weight is multiplied with, or the indices that are looked up, as they are by now.
+
+        Raises:
+            PassError: If the node has lost that input.
+        """
+        value = self.node.inputs[1 if self.is_lookup else 0]
+        if value is None:
+            raise PassError(f"The node {self.node.name!r} has lost an input.")
+        return value
 
     @property
     def is_lookup(self) -> bool:
@@ -108,15 +119,15 @@ def find_sites(
 def _site(graph: ir.Graph, node: ir.Node, support: BlockSupport | None) -> Site | str | None:
     """The site at a node, why it is none, or None where there is no constant weight at all."""
     weight_index, activation_index = (0, 1) if node.op_type == LOOKUP else (1, 0)
-    value, activation = node.inputs[weight_index], node.inputs[activation_index]
-    if value is None or activation is None:
+    value = node.inputs[weight_index]
+    if value is None or node.inputs[activation_index] is None:
         return None
     weight = _constant_matrix(value, columns_first=node.op_type == "MatMul" or _is_plain_gemm(node))
     if weight is None or isinstance(weight, str):
         return weight
     if support is None:
         return f"the target does not take weights of {node.op_type} as integers in blocks"
-    return Site(graph, node, weight, activation, support)
+    return Site(graph, node, weight, support)
 
 
 def _is_plain_gemm(node: ir.Node) -> bool:
