@@ -18,9 +18,8 @@ from sardonyx.errors import PassError
 from sardonyx.passes.provenance import mark
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid, BlockWeight, pack
 from sardonyx.passes.quantization.weight_only.rounding import round_to_nearest
-from sardonyx.passes.quantization.weight_only.sites import Site
+from sardonyx.passes.quantization.weight_only.sites import RULE, Site
 
-RULE = "quantize-weights"
 PACKED, ROWS_FIRST, COLUMNS_FIRST = "packed", "rows-first", "columns-first"
 """Layouts: what packed kernels share, and the matrix (R, K) or (K, R) for the standard operator."""
 

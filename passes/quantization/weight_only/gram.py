@@ -74,7 +74,8 @@ def gram_matrices(model: ir.Model, columns: Mapping[str, int], names: Sequence[s
     for values in _observed(model, names, context):
         for name, total in matrices.items():
             rows = np.ascontiguousarray(values.pop(name), np.float32).reshape(-1, total.shape[0])
-            total += rows.T @ rows
+            with np.errstate(over="ignore", invalid="ignore"):  # found when the sum is used
+                total += rows.T @ rows
         done += 1
         context.progress(done, context.samples.len_hint, "observe layers' inputs")
     if not done:

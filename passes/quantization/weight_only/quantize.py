@@ -9,10 +9,10 @@ from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
 from sardonyx.passes.quantization.selection import select
-from sardonyx.passes.quantization.weight_only.forms import RULE, Writer, without_offsets
+from sardonyx.passes.quantization.weight_only.forms import Writer, without_offsets
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.jobs import GPTQ, METHODS, Hessians, Job, Workshop, make_jobs
-from sardonyx.passes.quantization.weight_only.sites import LOOKUP, find_sites
+from sardonyx.passes.quantization.weight_only.sites import LOOKUP, RULE, find_sites
 
 INT8, FLOAT = "int8", "float"
 KINDS = (INT8, FLOAT)
@@ -54,7 +54,7 @@ class QuantizeWeights(Pass):
     activations: str = INT8
     embeddings: str = INT8
     damping: float = 0.01
-    act_order: bool = False
+    act_order: bool = True
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
 

@@ -8,8 +8,11 @@ import numpy as np
 from sardonyx import ir
 from sardonyx.capabilities import BlockSupport, Capabilities
 from sardonyx.errors import PassError
+from sardonyx.passes.provenance import rules
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid, Float32Array
 
+RULE = "quantize-weights"
+"""What the nodes that are made here are marked with."""
 LOOKUP = "Gather"
 """The operator whose weight is a table of embeddings."""
 
@@ -103,7 +106,7 @@ def find_sites(
     reasons: dict[str, str] = {}
     for graph in ir.all_graphs(model):
         for node in graph:
-            if node.domain or node.op_type not in grids:
+            if node.domain or node.op_type not in grids or RULE in rules(node):
                 continue
             found = _site(graph, node, capabilities.blocks.get(node.op_type))
             if found is None:
