@@ -61,7 +61,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Hessians:
+class HessianOptions:
     """What GPTQ makes of the layers' inputs; see `gptq.compensation`.
 
     Attributes:
@@ -77,23 +77,28 @@ def make_jobs(sites: Sequence[Site], grids: Grids, method: str) -> list[Job]:
     """Gives each site its grid and method.
 
     Tables of embeddings are rounded to nearest, since no sum follows in which errors could be compensated. So are the
-    products that share one: they take its grid where the kernels read one layout.
+    products that share one: they take its grid where their kernel reads the same layout and takes that grid.
     """
     jobs = []
-    tables = {site.weight.key: grids[site.node.op_type] for site in sites if site.is_lookup and _packed(site)}
-    products = {site.weight.key for site in sites if not site.is_lookup and _packed(site)}
+    lookups = [site for site in sites if site.is_lookup and layout_of(site) == PACKED]
+    tables = {site.weight.key: grids[site.node.op_type] for site in lookups}
+    sharing = [s for s in sites if not s.is_lookup and _can_share(s, tables.get(s.weight.key))]
+    shared = {site.weight.key for site in sharing}
     for site in sites:
-        table = tables.get(site.weight.key) if _packed(site) else None
-        tied = table is not None and site.weight.key in products
-        grid = table if table is not None else grids[site.node.op_type]
+        tied = site in sharing or (site.is_lookup and site.weight.key in shared)
+        grid = tables[site.weight.key] if tied else grids[site.node.op_type]
         if grid.offsets and without_offsets(site, grid) is not None:
             grid = replace(grid, offsets=False)
         jobs.append(Job(site, grid, RTN if tied or site.is_lookup else method, layout_of(site), tied))
     return jobs
 
 
-def _packed(site: Site) -> bool:
-    return layout_of(site) == PACKED
+def _can_share(site: Site, table: BlockGrid | None) -> bool:
+    """Whether a product's kernel takes the packed table of a lookup."""
+    support = site.support
+    if table is None or layout_of(site) != PACKED:
+        return False
+    return table.bits in support.bits and (support.negative_scales or not table.negative_scales)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class _Stored:
     result: Parts | str
 
 
-class Workshop:
+class WeightQuantizer:
     """Quantizes weights, each once, and remembers the results in the context for variants of the model.
 
     Args:
@@ -116,7 +121,7 @@ class Workshop:
         refusals: Jobs that GPTQ could not do, which were done by rounding to nearest.
     """
 
-    def __init__(self, context: PassContext, hessians: Hessians) -> None:
+    def __init__(self, context: PassContext, hessians: HessianOptions) -> None:
         self.samples: int | None = None
         self.refusals: list[Refusal] = []
         self._context = context
@@ -125,7 +130,7 @@ class Workshop:
         self._known: dict[JobKey, _Stored] = context.memory.setdefault((KEY, hessians), {})
 
     def compensate(self, model: ir.Model, jobs: Iterable[Job]) -> None:
-        """Runs GPTQ for jobs that were not done before, in groups whose Hessians fit the memory.
+        """Runs GPTQ for jobs that were not done before, in groups whose HessianOptions fit the memory.
 
         A weight that several nodes use is rounded for the inputs of the first.
 

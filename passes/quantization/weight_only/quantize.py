@@ -8,10 +8,10 @@ from sardonyx import ir
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
-from sardonyx.passes.quantization.selection import select
+from sardonyx.passes.quantization.selection import kept_float
 from sardonyx.passes.quantization.weight_only.forms import Writer, without_offsets
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
-from sardonyx.passes.quantization.weight_only.jobs import GPTQ, METHODS, Hessians, Job, Workshop, make_jobs
+from sardonyx.passes.quantization.weight_only.jobs import GPTQ, METHODS, HessianOptions, Job, WeightQuantizer, make_jobs
 from sardonyx.passes.quantization.weight_only.sites import LOOKUP, RULE, find_sites
 
 INT8, FLOAT = "int8", "float"
@@ -88,27 +88,31 @@ class QuantizeWeights(Pass):
         if context.capabilities is None:
             raise PassError("Weights in blocks need a target's table.", remedy="Name one with --target.")
         ir.ensure_shapes(model)
-        sites, reasons = find_sites(model, context.capabilities, self._grids(context), self._kept_float(model))
+        sites, reasons = find_sites(
+            model, context.capabilities, self._grids(context), kept_float(model, self.exclude, self.include)
+        )
         jobs = make_jobs(sites, self._grids(context), self.method)
-        workshop = Workshop(context, Hessians(self.damping, self.act_order))
-        workshop.compensate(model, [job for job in jobs if job.method == GPTQ])
+        quantizer = WeightQuantizer(context, HessianOptions(self.damping, self.act_order))
+        quantizer.compensate(model, [job for job in jobs if job.method == GPTQ])
         writer = Writer(model, fast=self.activations == INT8)
         done: list[Job] = []
         for count, job in enumerate(jobs):
             context.progress(count, len(jobs), "quantize weights")
-            stored = workshop.stored(job)
+            stored = quantizer.stored(job)
             if isinstance(stored, str):
                 reasons[job.site.node.name or ""] = stored
             else:
                 writer.write(job.site, stored)
                 done.append(job)
         model.graph.sort()
-        plan = self._plan(context.capabilities.target, done, reasons, workshop)
+        plan = self._plan(context.capabilities.target, done, reasons, quantizer)
         refusals = [Refusal("stay-in-float", why, (node,)) for node, why in reasons.items()]
         refusals += self._refused_offsets(done)
-        return PassResult(model, bool(done), _counts(done), (*refusals, *workshop.refusals), {"plan": plan.to_dict()})
+        return PassResult(model, bool(done), _counts(done), (*refusals, *quantizer.refusals), {"plan": plan.to_dict()})
 
-    def _plan(self, target: str, done: Sequence[Job], reasons: Mapping[str, str], workshop: Workshop) -> QuantPlan:
+    def _plan(
+        self, target: str, done: Sequence[Job], reasons: Mapping[str, str], quantizer: WeightQuantizer
+    ) -> QuantPlan:
         by_point: dict[tuple[str, str], list[Job]] = {}
         for job in done:
             by_point.setdefault((job.site.weight.value.name or "", job.dtype), []).append(job)
@@ -117,7 +121,7 @@ class QuantizeWeights(Pass):
             points=tuple(_point(value, dtype, jobs) for (value, dtype), jobs in by_point.items()),
             compute_nodes=tuple(job.site.node.name or "" for job in done),
             float_nodes=reasons,
-            calibration={"method": self.method, "samples": workshop.samples},
+            calibration={"method": self.method, "samples": quantizer.samples},
         )
 
     def _refused_offsets(self, done: Sequence[Job]) -> list[Refusal]:
@@ -136,17 +140,6 @@ class QuantizeWeights(Pass):
             op_type: replace(grid, negative_scales=op_type not in blocks or blocks[op_type].negative_scales)
             for op_type, grid in grids.items()
         }
-
-    def _kept_float(self, model: ir.Model) -> dict[str, str]:
-        """Reason by name of each node that the options keep in float."""
-        reasons = {name: f"excluded by {pattern!r}" for name, pattern in select(model, self.exclude).items()}
-        if self.include:
-            included = select(model, self.include)
-            for graph in ir.all_graphs(model):
-                for node in graph:
-                    if node.name not in included:
-                        reasons.setdefault(node.name or "", "it is not among the included nodes")
-        return reasons
 
 
 def _point(value: str, dtype: str, jobs: Sequence[Job]) -> QuantPoint:

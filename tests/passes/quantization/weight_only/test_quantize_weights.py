@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sardonyx import ir
 from sardonyx.backends.onnxruntime.table import capabilities
 from sardonyx.capabilities import BlockSupport
+from sardonyx.driver.compile import CompileJob, run_compile
 from sardonyx.errors import PassError, SpecError
 from sardonyx.measure import describe_machine, load_samples
 from sardonyx.passes.base import PassContext, PassResult
@@ -19,7 +20,7 @@ from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.quantize import QuantizeWeights
 from sardonyx.passes.quantization.weight_only.rounding import round_to_nearest
-from sardonyx.pipeline import PassManager
+from sardonyx.pipeline import PassManager, Recipe
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
 
@@ -163,6 +164,27 @@ class TestForms:
     def test_a_table_of_its_own(self) -> None:
         _, result = quantized(language_model(tied=False), RTN)
         assert result.stats == {"gather-8-bit": 1, "matmul-4-bit": 2}
+
+    def test_a_product_that_cannot_take_the_table_has_a_form_of_its_own(self) -> None:
+        only_four = dataclasses.replace(TABLE.blocks["MatMul"], bits=(4,))
+        table = dataclasses.replace(TABLE, blocks={**TABLE.blocks, "MatMul": only_four})
+        _, result = quantized(language_model(), RTN, table)
+        assert result.stats == {"gather-8-bit": 1, "matmul-4-bit": 2}
+
+    def test_branches_with_one_weight_have_it_once_each(self) -> None:
+        branches = {}
+        for name in ("then_branch", "else_branch"):
+            output = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            product = node("MatMul", ["x", "w"], [f"{name}_m"], name=name)
+            more = node("Neg" if name == "then_branch" else "Abs", [f"{name}_m"], [name])
+            branches[name] = helper.make_graph([product, more], name, [], [output])
+        source = build.proto([node("If", ["c"], ["y"], name="if", **branches)], {"x": ["N", 64]}, {"y": None}, {"w": W})
+        source.graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+        model, _ = quantized(source, RTN)
+        x = build.weights(3, 64, scale=1.0)
+        for condition, function in ((True, np.negative), (False, np.abs)):
+            actual = build.run(model, {"x": x, "c": np.array(condition)})[0]
+            np.testing.assert_allclose(actual, function(x @ nearest(W.T).T), atol=1e-5)
 
     def test_embeddings_stay_in_float_where_asked(self) -> None:
         model, result = quantized(language_model(), dataclasses.replace(RTN, embeddings="float"))
@@ -418,3 +440,15 @@ def test_external_weights_are_read_one_at_a_time_and_results_wait_on_disk(tmp_pa
     before = ir.digest(model)
     ir.save(model, tmp_path / "q.onnx", external_data=True)
     assert ir.digest(ir.load(tmp_path / "q.onnx").model) == before
+
+
+def test_a_compile_reaches_it_through_the_recipe(tmp_path: Path) -> None:
+    feeds = [ids(1, 6) for _ in range(6)]
+    recipe = Recipe(quantize="quantize-weights{bits=8}", timing_seconds=0.1, give_back_seconds=1)
+    job = CompileJob(ir.load(language_model()).model, feeds, recipe=recipe, output=tmp_path / "out")
+    record = run_compile(job).record
+    candidate = record.candidate("quantized")
+    assert candidate is not None
+    assert candidate.accuracy is not None
+    assert candidate.accuracy.drop < 0.01
+    assert any("one table for lookup and product" in decision.reason for decision in record.decisions)
