@@ -26,7 +26,7 @@ VARIANTS = {
     "int4 rtn, offsets": "method=rtn,offsets=true",
     "int4 hqq, offsets": "method=hqq,offsets=true",
     "int4 gptq, offsets": "offsets=true",
-    "int4 gptq, offsets, float activations and embeddings": "offsets=true,activations=float,embeddings=float",
+    "int4 gptq, offsets, float activations": "offsets=true,activations=float",
     "int8 rtn": "bits=8,symmetric=true,method=rtn",
     "int8 gptq": "bits=8,symmetric=true",
     "int8 gptq, float activations": "bits=8,symmetric=true,activations=float",
@@ -99,7 +99,7 @@ def measure(name: str, folder: str, path: Path, chunks: int | None, fp32: float 
     nbytes = sum(file.stat().st_size for file in path.parent.iterdir() if file.name.startswith("model.onnx"))
     change = "" if fp32 is None else f"{perplexity / fp32 - 1:+.2%}"
     speed = "  ".join(f"{ratio:.2f}x" for ratio in ratios)
-    print(f"{name:55} {nbytes / 1e6:6.1f} MB  {perplexity:8.4f} {change:>8}  {speed}", end="", flush=True)
+    print(f"{name:40} {nbytes / 1e6:6.1f} MB  {perplexity:8.4f} {change:>8}  {speed}", end="", flush=True)
     return perplexity
 
 
@@ -121,7 +121,7 @@ def main() -> None:
         if arguments.only and name not in arguments.only:
             continue
         if "hqq" in options and function is quantize_theirs and find_spec("torch") is None:
-            print(f"{name:55} left out: torch is not installed")
+            print(f"{name:40} left out: torch is not installed")
             continue
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
