@@ -30,7 +30,7 @@ class QuantizeWeights(Pass):
         bits: Bits of a weight of MatMul or Gemm: 4 or 8.
         block: Number of neighbours along the summed axis that share a scale.
         symmetric: Whether all zero points are the middle of the integers.
-        offsets: Whether blocks have offsets besides, so that zero points are real numbers: more accurate, about 5 %
+        offsets: Whether blocks have offsets besides, so that zero points are real numbers: more accurate, about 6 %
             larger and somewhat slower. Not with `symmetric`.
         method: `rtn`: nearest integers, scales of least squared error; `hqq`: scales and zero points that tolerate
             outliers; `gptq`: rounding errors compensated by what the samples say about the layer's inputs.
