@@ -141,6 +141,35 @@ class FusedSupport:
 
 
 @dataclass(frozen=True)
+class BlockSupport:
+    """One operator whose constant weight the target takes as small integers in blocks, its activations in float.
+
+    Attributes:
+        op_type: The standard operator: MatMul, Gemm or Gather.
+        kernel: What runs it: an operator that takes the packed weight, as domain and name, or
+            ("", "DequantizeLinear") where the target wants the standard operator behind a blocked DequantizeLinear.
+        bits: Bits of an integer that the target takes.
+        blocks: Block sizes that it takes.
+        dtypes: Types of activations and scales that it takes.
+        negative_scales: Whether scales may be negative.
+        attributes: Attributes of the kernel with which it is fastest because it rounds activations to 8 bits; without
+            them it computes in float.
+        min_opset: First opset of the standard domain from which the target does this.
+        note: Why, for people who read the record.
+    """
+
+    op_type: str
+    kernel: tuple[str, str]
+    bits: tuple[int, ...] = (4, 8)
+    blocks: tuple[int, ...] = (16, 32, 64, 128, 256)
+    dtypes: tuple[DataType, ...] = (DataType.FLOAT,)
+    negative_scales: bool = True
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    min_opset: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """The whole table of one target on one machine.
 
@@ -154,6 +183,7 @@ class Capabilities:
         warnings: What a user of this machine must know, as sentences.
         floats: What the target runs in 16-bit floating-point types, by type; a type that is absent is not known.
         fused: Fused operators it runs, by (domain, op_type).
+        blocks: Operators whose weights may be integers in blocks, by name of the standard operator.
     """
 
     target: str
@@ -165,6 +195,7 @@ class Capabilities:
     warnings: tuple[str, ...] = ()
     floats: Mapping[DataType, FloatSupport] = field(default_factory=dict)
     fused: Mapping[tuple[str, str], FusedSupport] = field(default_factory=dict)
+    blocks: Mapping[str, BlockSupport] = field(default_factory=dict)
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:
         """Returns the row of an operator, or None where the target runs it in float only."""

@@ -14,6 +14,11 @@ def mark(node: ir.Node, rule: str, *sources: str | None) -> None:
         node.metadata_props[key] = ",".join(dict.fromkeys((*known, *(e for e in entries if e))))
 
 
+def rules(node: ir.Node) -> tuple[str, ...]:
+    """Names of the rules that made or changed a node; empty for a node of the original model."""
+    return tuple(name for name in node.metadata_props.get(RULE_KEY, "").split(",") if name)
+
+
 def sources(node: ir.Node) -> tuple[str, ...]:
     """Names of the nodes and values that a node was made from; empty for a node of the original model."""
     return tuple(name for name in node.metadata_props.get(SOURCE_KEY, "").split(",") if name)

@@ -9,14 +9,25 @@ LayerNormalization, InstanceNormalization, ConvTranspose, GlobalMaxPool, SpaceTo
 from collections.abc import Iterator
 
 from sardonyx.backends.onnxruntime.fused import FUSED
-from sardonyx.capabilities import ActivationScheme, Capabilities, FloatSupport, OpSupport, Role, WeightSupport
+from sardonyx.capabilities import (
+    ActivationScheme,
+    BlockSupport,
+    Capabilities,
+    FloatSupport,
+    OpSupport,
+    Role,
+    WeightSupport,
+)
 from sardonyx.ir import DataType
 from sardonyx.measure import Machine
 
 MIN_OPSET = 13
 """QuantizeLinear and DequantizeLinear take an axis from opset 13."""
 
-DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental")
+MICROSOFT = "com.microsoft"
+"""The domain of the runtime's own operators."""
+
+DOMAINS = ("", "ai.onnx.ml", MICROSOFT, "com.microsoft.nchwc", "com.microsoft.experimental")
 """Operator domains that the CPU provider has kernels for."""
 
 COMPUTE = (
@@ -87,6 +98,20 @@ TRANSPARENT = (
     ),
 )
 
+BLOCKS = (
+    *(
+        BlockSupport(
+            op_type,
+            (MICROSOFT, "MatMulNBits"),
+            attributes={"accuracy_level": 4},
+            note="accuracy_level 4 multiplies in INT8: several times as fast as FP32 for single rows",
+        )
+        for op_type in ("MatMul", "Gemm")
+    ),
+    BlockSupport("Gather", (MICROSOFT, "GatherBlockQuantized")),
+)
+"""Weights in blocks, with activations in float."""
+
 ACTIVATIONS = (OpSupport("Relu", Role.ACTIVATION), OpSupport("Clip", Role.ACTIVATION))
 
 
@@ -139,4 +164,5 @@ def capabilities(machine: Machine) -> Capabilities:
         warnings=warnings,
         floats=FLOATS,
         fused=FUSED,
+        blocks={row.op_type: row for row in BLOCKS},
     )

@@ -44,11 +44,14 @@ class SessionOptions:
         threads: Threads within one operator (intra-op); operators run one after the other.
         optimization: The runtime's own graph optimization level.
         arena: Whether the CPU memory arena keeps freed memory; off, peak memory is what the model needs.
+        prepack: Whether weights are copied into the layout of the kernels; off, external ones stay mapped from their
+            file, and runs take longer.
     """
 
     threads: int = 1
     optimization: Optimization = "all"
     arena: bool = True
+    prepack: bool = True
 
 
 class Session:
@@ -151,6 +154,8 @@ def _load(source: str | bytes, options: SessionOptions, name: str) -> Any:
     settings.log_severity_level = 4  # fatal only: what the runtime would log as errors, it also raises
     # Idle threads of one session must not spin while another session is being timed.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
+    if not options.prepack:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
     except _runtime_errors() as error:

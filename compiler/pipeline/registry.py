@@ -18,6 +18,7 @@ _BUILT_IN = {
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "fuse-transformer": "sardonyx.passes.fusion.attention.fuse:FuseTransformer",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
+    "quantize-weights": "sardonyx.passes.quantization.weight_only.quantize:QuantizeWeights",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }

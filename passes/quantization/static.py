@@ -15,7 +15,7 @@ from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import RangeRequest, observed_ranges
 from sardonyx.passes.quantization.scheme import Scheme
-from sardonyx.passes.quantization.selection import select
+from sardonyx.passes.quantization.selection import kept_float
 
 
 @dataclass(frozen=True)
@@ -99,28 +99,17 @@ class QuantizeStatic(Pass):
         What was observed once is not observed again.
         """
         unusable: frozenset[str] = frozenset()
-        kept_float = self._kept_float(model)
+        kept = kept_float(model, self.exclude, self.include)
         activation = capabilities.activation
         scheme = Scheme(activation.dtype, symmetric=activation.symmetric, narrow=activation.symmetric)
         request = RangeRequest(self.calibrator, scheme, self.percentile, self._options())
         while True:
-            placement = place(model, capabilities, unusable, kept_float)
+            placement = place(model, capabilities, unusable, kept)
             ranges, samples = observed_ranges(model, placement.observed(), request, context)
             infinite = {name for name, seen in ranges.items() if not seen.finite}
             if not infinite:
                 return placement, _Observed(ranges, samples)
             unusable |= infinite
-
-    def _kept_float(self, model: ir.Model) -> dict[str, str]:
-        """Reason by name of each node that the options keep in float."""
-        reasons = {name: f"excluded by {pattern!r}" for name, pattern in select(model, self.exclude).items()}
-        if self.include:
-            included = select(model, self.include)
-            for graph in ir.all_graphs(model):
-                for node in graph:
-                    if node.name not in included:
-                        reasons.setdefault(node.name or "", "it is not among the included nodes")
-        return reasons
 
     def _options(self) -> CalibrationOptions:
         return CalibrationOptions(self.workers, Path(self.state) if self.state else None)
