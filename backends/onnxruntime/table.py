@@ -8,7 +8,15 @@ LayerNormalization, InstanceNormalization, ConvTranspose, GlobalMaxPool, SpaceTo
 
 from collections.abc import Iterator
 
-from sardonyx.capabilities import ActivationScheme, Capabilities, FloatSupport, OpSupport, Role, WeightSupport
+from sardonyx.capabilities import (
+    ActivationScheme,
+    Capabilities,
+    DynamicSupport,
+    FloatSupport,
+    OpSupport,
+    Role,
+    WeightSupport,
+)
 from sardonyx.ir import DataType
 from sardonyx.measure import Machine
 
@@ -88,6 +96,18 @@ TRANSPARENT = (
 
 ACTIVATIONS = (OpSupport("Relu", Role.ACTIVATION), OpSupport("Clip", Role.ACTIVATION))
 
+DYNAMIC = (
+    DynamicSupport("MatMul", weight_support=WeightSupport(channel_axis=-1), note="DynamicQuantizeMatMul"),
+    DynamicSupport(
+        "Gemm",
+        weight_support=WeightSupport(channel_axis=1, transposed_axis=0, transpose_attribute="transB"),
+        attributes={"transA": 0},
+        note="DynamicQuantizeMatMul; alpha and beta go into scales and bias",
+    ),
+    DynamicSupport("LSTM", weights=(1, 2), attributes={"layout": 0}, note="DynamicQuantizeLSTM"),
+)
+"""The runtime has no such kernel for GRU and RNN; its ConvInteger is slower than QLinearConv."""
+
 
 _MOVES_ANY_FLOAT = (
     "Concat Flatten Gather GatherElements GatherND Identity IsInf IsNaN LayerNormalization Reshape ScatterND "
@@ -137,4 +157,5 @@ def capabilities(machine: Machine) -> Capabilities:
         operators={(row.domain, row.op_type): row for row in _rows()},
         warnings=warnings,
         floats=FLOATS,
+        dynamic={(row.domain, row.op_type): row for row in DYNAMIC},
     )

@@ -10,11 +10,13 @@ from sardonyx.passes.base import Pass
 GROUP = "sardonyx.passes"
 
 _BUILT_IN = {
+    "apply-plan": "sardonyx.passes.quantization.apply_plan:ApplyPlan",
     "choose-branches": "sardonyx.passes.folding.branches:ChooseBranches",
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "convert-float": "sardonyx.passes.precision.convert:ConvertFloat",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
+    "quantize-dynamic": "sardonyx.passes.quantization.dynamic.quantize:QuantizeDynamic",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
 }

@@ -20,6 +20,8 @@ class PointKind(StrEnum):
     ACTIVATION = "activation"
     WEIGHT = "weight"
     BIAS = "bias"
+    DYNAMIC_WEIGHT = "dynamic-weight"
+    """A weight whose nodes quantize their activation themselves, while they run."""
 
 
 @dataclass(frozen=True)

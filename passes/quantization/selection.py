@@ -45,6 +45,27 @@ def select(model: ir.Model, patterns: Sequence[str]) -> Mapping[str, str]:
     return selected
 
 
+def kept_float(model: ir.Model, exclude: Sequence[str], include: Sequence[str]) -> dict[str, str]:
+    """Returns the reason by name of each node that a pass's options keep in float.
+
+    Args:
+        model: The model.
+        exclude: Patterns of nodes to keep in float.
+        include: Patterns of the only nodes to quantize; empty for all.
+
+    Raises:
+        SpecError: If a pattern selects nothing.
+    """
+    reasons = {name: f"excluded by {pattern!r}" for name, pattern in select(model, exclude).items()}
+    if include:
+        included = select(model, include)
+        for graph in ir.all_graphs(model):
+            for node in graph:
+                if node.name not in included:
+                    reasons.setdefault(node.name or "", "it is not among the included nodes")
+    return reasons
+
+
 def _select(nodes: Sequence[ir.Node], pattern: str) -> Iterable[ir.Node]:
     if pattern.startswith(OPERATOR):
         operator = pattern.removeprefix(OPERATOR)

@@ -12,7 +12,7 @@ from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import observed_ranges
-from sardonyx.passes.quantization.selection import select
+from sardonyx.passes.quantization.selection import kept_float
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class QuantizeStatic(Pass):
     ) -> tuple[Placement, CalibrationResult]:
         """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over."""
         unusable: frozenset[str] = frozenset()
-        kept_float = self._kept_float(model)
+        kept = kept_float(model, self.exclude, self.include)
         while True:
-            placement = place(model, capabilities, unusable, kept_float)
+            placement = place(model, capabilities, unusable, kept)
             values = placement.observed()
             if not values:
                 return placement, CalibrationResult({}, 0)
@@ -95,14 +95,3 @@ class QuantizeStatic(Pass):
             if not infinite:
                 return placement, observed
             unusable |= infinite
-
-    def _kept_float(self, model: ir.Model) -> dict[str, str]:
-        """Reason by name of each node that the options keep in float."""
-        reasons = {name: f"excluded by {pattern!r}" for name, pattern in select(model, self.exclude).items()}
-        if self.include:
-            included = select(model, self.include)
-            for graph in ir.all_graphs(model):
-                for node in graph:
-                    if node.name not in included:
-                        reasons.setdefault(node.name or "", "it is not among the included nodes")
-        return reasons

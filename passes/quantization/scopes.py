@@ -1,0 +1,63 @@
+"""Models with bodies (If, Loop, Scan): their nodes and values as one, with names that tell them apart."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from sardonyx import ir
+
+
+def nodes_in_order(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Yields the nodes of a graph and of all bodies in it so that a value is made before it is taken.
+
+    The nodes of a body come before the node that runs it: they take values from outside, and it gives their results.
+    """
+    for node in graph:
+        for body in ir.node_subgraphs(node):
+            yield from nodes_in_order(body)
+        yield node
+
+
+def graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """Yields a graph and all bodies in it, outer before inner."""
+    yield graph
+    for node in graph:
+        for body in ir.node_subgraphs(node):
+            yield from graphs_of(body)
+
+
+def named_values(graph: ir.Graph) -> Mapping[str, ir.Value]:
+    """Returns the values of a graph and of all bodies in it by name."""
+    return {value.name: value for scope in graphs_of(graph) for value in ir.graph_values(scope) if value.name}
+
+
+def name_inner_values(model: ir.Model) -> bool:
+    """Renames values of bodies until no two values of the model share a name, so that a plan can name each.
+
+    Bodies beside each other, such as the branches of an If, may use a name twice. The order of the graph decides the
+    new names, so that copies of a model get the same.
+
+    Returns:
+        Whether a value was renamed.
+    """
+    inner = [value for body in list(graphs_of(model.graph))[1:] for value in ir.graph_values(body) if value.name]
+    counts = Counter(value.name for value in inner)
+    if not inner or max(counts.values()) == 1:
+        return False  # a body never shares a name with a graph around it
+    names, kept = ir.NameAuthority(model), set()
+    for value in inner:
+        if value.name in kept:
+            value.name = names.value(value.name or "")
+        kept.add(value.name)
+    return True
+
+
+def remove_unused_constant(value: ir.Value) -> None:
+    """Removes an initializer or Constant node whose value nothing reads any more."""
+    graph = value.graph
+    if graph is None or value.uses() or value.is_graph_output() or value.is_graph_input():
+        return
+    producer = value.producer()
+    if producer is not None:
+        graph.remove(producer, safe=True)
+    else:
+        graph.initializers.pop(value.name or "")
