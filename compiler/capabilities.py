@@ -139,6 +139,31 @@ class FloatSupport:
 
 
 @dataclass(frozen=True)
+class FusedSupport:
+    """A fused operator of a target: one that computes what several standard nodes compute.
+
+    Attributes:
+        op_type: Operator name.
+        domain: Operator domain; the empty string is the standard one.
+        opset_version: First version of that domain in which the target runs it.
+        dtypes: Types of its activations that the target has a kernel for.
+        default: Whether it was measured never to be slower than the nodes it replaces, so that it is made wherever it
+            fits. Others are choices: a fused form that can lose is made only where it is asked for.
+        masked_rows_as_softmax: For attention: whether a row of scores that is masked everywhere gives what Softmax
+            gives (NaN, or the mean of the values); kernels that give zeros there fit fewer models.
+        note: Why, for people who read the record.
+    """
+
+    op_type: str
+    domain: str = "com.microsoft"
+    opset_version: int = 1
+    dtypes: frozenset[DataType] = frozenset({DataType.FLOAT})
+    default: bool = False
+    masked_rows_as_softmax: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """The whole table of one target on one machine.
 
@@ -152,6 +177,7 @@ class Capabilities:
         warnings: What a user of this machine must know, as sentences.
         floats: What the target runs in 16-bit floating-point types, by type; a type that is absent is not known.
         dynamic: What it runs with activations quantized while it runs, by (domain, op_type).
+        fused: Fused operators it runs, by (domain, op_type).
     """
 
     target: str
@@ -163,6 +189,7 @@ class Capabilities:
     warnings: tuple[str, ...] = ()
     floats: Mapping[DataType, FloatSupport] = field(default_factory=dict)
     dynamic: Mapping[tuple[str, str], DynamicSupport] = field(default_factory=dict)
+    fused: Mapping[tuple[str, str], FusedSupport] = field(default_factory=dict)
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:
         """Returns the row of an operator, or None where the target runs it in float only."""

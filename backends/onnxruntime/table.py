@@ -8,6 +8,7 @@ LayerNormalization, InstanceNormalization, ConvTranspose, GlobalMaxPool, SpaceTo
 
 from collections.abc import Iterator
 
+from sardonyx.backends.onnxruntime.fused import FUSED
 from sardonyx.capabilities import (
     ActivationScheme,
     Capabilities,
@@ -158,4 +159,5 @@ def capabilities(machine: Machine) -> Capabilities:
         warnings=warnings,
         floats=FLOATS,
         dynamic={(row.domain, row.op_type): row for row in DYNAMIC},
+        fused=FUSED,
     )

@@ -8,12 +8,14 @@ from typing import Any
 
 from sardonyx import ir
 from sardonyx.backends import backend
+from sardonyx.capabilities import Capabilities
 from sardonyx.errors import UsageError
 from sardonyx.measure import describe_machine
+from sardonyx.passes.fusion.attention.fuse import CHOICE, admitted
 from sardonyx.passes.fusion.fuse import RULES
 from sardonyx.passes.provenance import SOURCE_KEY
 from sardonyx.passes.quantization.placement import place
-from sardonyx.passes.rewriting.driver import near_misses
+from sardonyx.passes.rewriting.driver import APPLIES, near_misses
 from sardonyx.pipeline import (
     CompileRecord,
     PassContext,
@@ -61,9 +63,9 @@ def explain(source: Path, node: str) -> Explanation:
     if found is None:
         raise _no_such_node(path, model, node)
     op_type = found.op_type
-    follower = _Follower(node)
     target = backend(recipe.target)
     capabilities = target.capabilities(describe_machine())
+    follower = _Follower(node, capabilities)
     passes = parse_pipeline(recipe.optimize, available_passes())
     manager = PassManager(passes, context=PassContext(capabilities), hook=follower)
     optimized = manager.run(model).model
@@ -108,8 +110,9 @@ def _no_such_node(path: Path, model: ir.Model, name: str) -> UsageError:
 class _Follower:
     """Follows a node through the passes: a hook for the pass manager."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, capabilities: Capabilities) -> None:
         self.current: str | None = node
+        self.admitted = admitted(capabilities)
         self.fate: list[str] = []
         self.rules: list[tuple[str, str]] = []
 
@@ -118,6 +121,8 @@ class _Follower:
             return
         if record.name == "fuse":
             self.rules.extend((rule.name, reason) for rule, reason in near_misses(before, RULES, self.current))
+            fused = near_misses(before, self.admitted, self.current)
+            self.rules.extend((rule.name, CHOICE if reason == APPLIES else reason) for rule, reason in fused)
         for refusal in record.refusals:
             if self.current in refusal.nodes:
                 self.fate.append(f"{record.name} left it: {refusal.reason}")

@@ -54,12 +54,14 @@ from sardonyx.ir.graphs import (
     num_nodes,
     operator_counts,
     paused_gc,
+    remove_unused,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.repair import Repair
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes
+from sardonyx.ir.symbolic import SymbolicValues
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
 from sardonyx.ir.verify import Violation, require_valid, verify
@@ -101,6 +103,7 @@ __all__ = [
     "Shape",
     "ShapeReport",
     "SymbolicDim",
+    "SymbolicValues",
     "Tensor",
     "TensorProtocol",
     "TensorType",
@@ -132,6 +135,7 @@ __all__ = [
     "read_array",
     "read_bytes",
     "read_chunks",
+    "remove_unused",
     "replace_all_uses_with",
     "replace_nodes_and_values",
     "require_valid",

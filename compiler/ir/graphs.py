@@ -2,8 +2,8 @@
 
 import gc
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
@@ -60,9 +60,9 @@ def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
 
 
 def graph_values(graph: oir.Graph) -> Iterator[oir.Value]:
-    """Yields each value that `graph` itself defines once: inputs, initializers, node outputs."""
+    """Yields each value that `graph` itself defines once: inputs, initializers, node outputs; they may be renamed."""
     yield from graph.inputs
-    for value in graph.initializers.values():
+    for value in tuple(graph.initializers.values()):
         if not value.is_graph_input():
             yield value
     for node in graph:
@@ -173,6 +173,37 @@ def add_initializer(
     )
     graph.register_initializer(value)
     return value
+
+
+def remove_unused(nodes: Iterable[oir.Node]) -> None:
+    """Removes those of `nodes` whose outputs nothing needs, and what only they needed: nodes and initializers."""
+    pending = deque(nodes)
+    while pending:
+        node = pending.popleft()
+        if node.graph is None or any(output.uses() or output.is_graph_output() for output in node.outputs):
+            continue
+        read = dict.fromkeys(value for value in (*node.inputs, *_detach_subgraphs(node)) if value is not None)
+        node.graph.remove(node, safe=True)
+        for value in read:
+            if value.uses() or value.is_graph_output() or value.is_graph_input():
+                continue
+            producer, graph = value.producer(), value.graph
+            if producer is not None:
+                pending.append(producer)
+            elif value.is_initializer() and graph is not None and value.name is not None:
+                graph.initializers.pop(value.name)
+
+
+def _detach_subgraphs(node: oir.Node) -> list[oir.Value | None]:
+    """Lets the subgraphs of a node that goes let go of all values, and returns those."""
+    read: list[oir.Value | None] = []
+    for graph in node_subgraphs(node):
+        for inner in graph:
+            read += [*inner.inputs, *_detach_subgraphs(inner)]
+            for index in range(len(inner.inputs)):
+                inner.replace_input_with(index, None)
+        graph.outputs.clear()
+    return read
 
 
 def attribute(node: oir.Node, name: str, default: T) -> T:

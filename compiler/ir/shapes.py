@@ -1,15 +1,22 @@
 """Shape and type inference with ONNX's own inference, without its weights and without losing its errors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx
 import onnx_ir as oir
 
+from sardonyx.ir.dim_rules import typed_like_input
+from sardonyx.ir.dims import Dim
 from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc
 from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
+from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
 _CASCADE = "expected to have type but instead is null"
 _GENERATED_DIM = "unk__"
+_UNKNOWN_DOMAIN = "sardonyx.unknown"
+_MISINFERRED = frozenset(("Attention",))
+"""ONNX's inference takes unknown sizes for 0 here (seen with 1.23); a rule of `dim_rules` replaces it."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +80,93 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
     """
     proto = lean_proto(model).proto
     declared = {graph_index: _take_infos(graph) for graph_index, graph in enumerate(proto_graphs(proto.graph))}
+    _hide_misinferred(proto)
     merge = _Merge()
     inferred, failures = _infer(proto)
     _merge_graph(model.graph, inferred.graph, merge)
+    refined = _refine(model)
     if not _complete(model.graph, inferred.graph):
         for graph_index, graph in enumerate(proto_graphs(inferred.graph)):
             _add_missing(graph, declared[graph_index])
+        _add_missing(inferred.graph, [info for value in refined if (info := _info(value)) is not None])
         inferred, _ = _infer(inferred)
         _merge_graph(model.graph, inferred.graph, merge)
+        refined += _refine(model)
+    merge.changed |= bool(refined)
     report = ShapeReport(merge.changed, failures, tuple(dict.fromkeys(merge.corrected)))
     model.meta[_FACT] = (_structure(model), report)
     return report
+
+
+def _hide_misinferred(proto: onnx.ModelProto) -> None:
+    """Makes operators unknown to ONNX's inference whose sizes it gets wrong where an input's size is a symbol."""
+    dims = [dim for value in proto.graph.input for dim in value.type.tensor_type.shape.dim]
+    if all(dim.HasField("dim_value") for dim in dims):
+        return
+    hidden = [
+        node
+        for graph in proto_graphs(proto.graph)
+        for node in graph.node
+        if node.op_type in _MISINFERRED and not node.domain
+    ]
+    for node in hidden:
+        node.domain = _UNKNOWN_DOMAIN
+    if hidden:
+        proto.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN_DOMAIN, 1))
+
+
+def _refine(model: oir.Model) -> list[oir.Value]:
+    """Fills in what symbolic evaluation knows and ONNX's inference does not; returns the values that it changed."""
+    if all(_is_known(output) for graph in all_graphs(model) for node in graph for output in node.outputs):
+        return []
+    values = SymbolicValues(model.graph)
+    changed: list[oir.Value] = []
+    _refine_graph(model.graph, values, changed)
+    return changed
+
+
+def _is_known(value: oir.Value) -> bool:
+    if not value.name:
+        return True
+    shape = value.shape
+    return (
+        shape is not None and value.type is not None and all(isinstance(d, int) or d.value is not None for d in shape)
+    )
+
+
+def _refine_graph(graph: oir.Graph, values: SymbolicValues, changed: list[oir.Value]) -> None:
+    for node in graph:
+        for subgraph in node_subgraphs(node):
+            _refine_graph(subgraph, values, changed)
+        source = node.inputs[0] if node.inputs else None
+        if source is not None and source.dtype is not None:
+            for output in typed_like_input(node):
+                if output.type is None and output.name:
+                    output.type = oir.TensorType(source.dtype)
+        values.visit(node)
+        changed += [output for output in node.outputs if not _is_known(output) and _fill(output, values.dims(output))]
+
+
+def _fill(value: oir.Value, dims: Sequence[Dim] | None) -> bool:
+    """Gives a value the sizes that are numbers or named sizes of inputs, where it has none."""
+    if dims is None:
+        return False
+    old = tuple(value.shape) if value.shape is not None and len(value.shape) == len(dims) else (None,) * len(dims)
+    named = [dim if isinstance(dim, int) else input_symbol(dim) for dim in dims]
+    new = oir.Shape(
+        [
+            known if isinstance(known, int) or (known is not None and known.value is not None) else found
+            for known, found in zip(old, named, strict=True)
+        ]
+    )
+    if value.shape is not None and tuple(new) == tuple(value.shape):
+        return False
+    value.shape = new
+    return True
+
+
+def _info(value: oir.Value) -> onnx.ValueInfoProto | None:
+    return oir.to_proto(value) if value.type is not None and value.name else None
 
 
 def _take_infos(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

@@ -16,9 +16,12 @@ _BUILT_IN = {
     "convert-float": "sardonyx.passes.precision.convert:ConvertFloat",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
+    "fuse-transformer": "sardonyx.passes.fusion.attention.fuse:FuseTransformer",
     "quantize-dynamic": "sardonyx.passes.quantization.dynamic.quantize:QuantizeDynamic",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
+    "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
+    "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 
 

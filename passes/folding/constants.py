@@ -1,11 +1,14 @@
 """Constant folding: nodes whose inputs are all constant are replaced by their value.
 
-Exact by construction: each node is evaluated by ONNX's own reference implementation. Q/DQ is never folded, because it
-tells the runtime what runs as integers. Budgets in bytes keep the file and the memory from growing.
+Exact by construction: nodes are evaluated by numpy kernels that agree with ONNX's own reference implementation, or by
+that. Q/DQ is never folded, because it tells the runtime what runs as integers. Budgets in bytes keep the file and the
+memory from growing. Sizes are evaluated symbolically in the same sweep, so that shape arithmetic goes as far as it can
+be known: see `sardonyx.passes.folding.shape_arithmetic`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import numpy.typing as npt
 from sardonyx import ir
 from sardonyx.errors import SardonyxError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
+from sardonyx.passes.folding.shape_arithmetic import ShapeArithmetic
 
 Array = npt.NDArray[Any]
 
@@ -27,10 +31,12 @@ KEEP = frozenset(
 )
 """Never evaluated: Q/DQ, which says what runs as integers, and operators whose result is random."""
 
+_GRAPHS = frozenset((ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS))
+
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Evaluates nodes with constant inputs, in the main graph and in subgraphs.
+    """Evaluates nodes with constant inputs and shape arithmetic, in the main graph and in subgraphs.
 
     Attributes:
         max_input_bytes: Nodes whose constant inputs together are larger are left alone.
@@ -38,141 +44,152 @@ class FoldConstants(Pass):
     """
 
     name = "fold-constants"
-    summary = "replace nodes whose inputs are all constant by their value, within byte budgets"
+    summary = (
+        "replace nodes whose inputs are constant by their value, within byte budgets, and simplify shape arithmetic"
+    )
 
     max_input_bytes: int = 64 << 20
     max_growth_bytes: int = 4 << 10
 
+    @ir.paused_gc()
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Folds in one sweep in graph order; what was foldable and was not folded leaves a refusal."""
-        ir.infer_shapes(model)
-        folder = _Folder(self)
-        function_graphs = {id(function.graph) for function in model.functions.values()}
-        for graph in ir.all_graphs(model):
-            if id(graph) not in function_graphs:  # functions hold no initializers; cleanup inlines them
-                folder.fold(graph, dict(model.opset_imports))
-        return PassResult(model, bool(folder.stats), folder.stats, tuple(folder.refusals))
+        symbolic = _reads_sizes(model.graph)
+        if symbolic:
+            ir.ensure_shapes(model)
+        sizes = ShapeArithmetic(model.graph, ir.NameAuthority(model)) if symbolic else None
+        folder = _Folder(self, model.opset_imports, sizes)
+        folder.sweep(model.graph)  # functions hold no initializers; cleanup inlines them
+        if sizes is not None and sizes.stats:
+            ir.ensure_shapes(model)  # constant targets say more than computed ones
+        stats = folder.stats + (sizes.stats if sizes is not None else Counter())
+        refusals = (*folder.refusals, *(sizes.refusals if sizes is not None else ()))
+        return PassResult(model, bool(stats), dict(stats), refusals)
 
 
-@dataclass
+def _reads_sizes(graph: ir.Graph) -> bool:
+    """Whether a graph or a graph inside it computes with sizes; if not, no shape needs to be known."""
+    return any(node.op_type in ("Shape", "Size") for g in (graph, *graph.subgraphs()) for node in g)
+
+
 class _Folder:
-    budget: FoldConstants
-    stats: dict[str, int] = field(default_factory=dict)
-    refusals: list[Refusal] = field(default_factory=list)
+    """Folds node by node.
 
-    def fold(self, graph: ir.Graph, opsets: Mapping[str, int]) -> None:
+    A node whose value would take too many bytes is held: it stays, but counts as constant for the nodes behind it, so
+    that a weight that is cut and put together again folds as a whole.
+    """
+
+    def __init__(self, budget: FoldConstants, opsets: Mapping[str, int], sizes: ShapeArithmetic | None) -> None:
+        self.budget = budget
+        self.opsets = opsets
+        self.sizes = sizes
+        self.stats: Counter[str] = Counter()
+        self._refused: list[tuple[ir.Node, Refusal]] = []
+        self._held: dict[ir.Value, int] = {}
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Why nodes that are still there were not folded."""
+        return tuple(refusal for node, refusal in self._refused if node.graph is not None)
+
+    def sweep(self, graph: ir.Graph) -> None:
+        """Folds the nodes of a graph in order, those of a subgraph when it comes to the node that owns it."""
+        if self.sizes is not None:
+            self.sizes.enter(graph)
         for node in graph:
-            if (node.domain, node.op_type) in KEEP or any(o.is_graph_output() for o in node.outputs):
-                continue
-            results = self._results(node, opsets)
-            if results is not None and self._within_growth(node, results):
-                _replace(graph, node, results)
-                self.stats[node.op_type] = self.stats.get(node.op_type, 0) + 1
+            for subgraph in ir.node_subgraphs(node):
+                self.sweep(subgraph)
+            if self._is_foldable(node) and self._fold(graph, node):
+                self.stats[node.op_type] += 1
+            elif self.sizes is not None:
+                self.sizes.simplify(graph, node)
+        if self.sizes is not None:
+            self.sizes.leave()
 
-    def _results(self, node: ir.Node, opsets: Mapping[str, int]) -> Sequence[Array] | None:
-        from_shape = _FROM_SHAPE.get((node.domain, node.op_type))
-        if from_shape is not None:
-            return from_shape(node)
-        inputs = _constant_inputs(node)
-        if inputs is None:
-            return None
-        size = sum(t.nbytes for t in inputs if t is not None)
+    def _is_foldable(self, node: ir.Node) -> bool:
+        """Whether all inputs are constant, nothing else decides the result, and the budget admits reading them."""
+        if (node.domain, node.op_type) in KEEP or not any(value is not None for value in node.inputs):
+            return False
+        size = 0
+        for value in node.inputs:
+            if value is None:
+                continue
+            tensor = ir.constant_tensor(value)
+            if tensor is None and value not in self._held:
+                return False
+            if tensor is not None and tensor.dtype is ir.DataType.STRING:
+                self._refuse("strings", "it works on strings, which are left to the runtime", node)
+                return False
+            size += self._held[value] if tensor is None else tensor.nbytes
+        if any(a.is_ref() or a.type in _GRAPHS for a in node.attributes.values()):
+            return False
         if size > self.budget.max_input_bytes:
             self._refuse("budget", f"its constant inputs take {size} bytes, above the budget", node)
-            return None
-        if any(t is not None and t.dtype is ir.DataType.STRING for t in inputs):
-            self._refuse("strings", "it works on strings, which are left to the runtime", node)
-            return None
-        return self._evaluate(node, [None if t is None else t.numpy() for t in inputs], opsets)
+            return False
+        return not any(output.is_graph_output() for output in node.outputs)
 
-    def _evaluate(
-        self, node: ir.Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]
-    ) -> Sequence[Array] | None:
+    def _fold(self, graph: ir.Graph, node: ir.Node) -> bool:
         try:
-            results = ir.evaluate_node(node, inputs, opset_imports=opsets)
+            results = self._evaluate(node, {})
         except SardonyxError as error:
             self._refuse("not-evaluated", error.message, node)
-            return None
-        if all(result.dtype.kind not in "OUS" for result in results):
-            return results
-        self._refuse("strings", "it makes strings, which are left to the runtime", node)
-        return None
-
-    def _within_growth(self, node: ir.Node, results: Sequence[Array]) -> bool:
-        freed = sum(_bytes_only_for(value) for value in set(node.inputs))
-        growth = sum(r.nbytes for r in results) - freed
+            return False
+        if any(result.dtype.kind in "OUS" for result in results):
+            self._refuse("strings", "it makes strings, which are left to the runtime", node)
+            return False
+        growth = sum(result.nbytes for result in results) - self._freed(node)
         if growth <= self.budget.max_growth_bytes:
+            replace_by_constants(graph, node, results)
             return True
         self._refuse("growth", f"its value would make the model {growth} bytes larger", node)
+        outputs = (output for output in node.outputs if output.name)
+        self._held.update((output, result.nbytes) for output, result in zip(outputs, results, strict=True))
         return False
 
+    def _evaluate(self, node: ir.Node, known: dict[ir.Value, Array]) -> Sequence[Array]:
+        """Computes a node's outputs; those of held nodes before it are computed again rather than kept in memory."""
+        for value in node.inputs:
+            if value is None or value in known:
+                continue
+            tensor, producer = ir.constant_tensor(value), value.producer()
+            if tensor is not None:
+                known[value] = ir.read_array(tensor)
+            elif producer is not None:
+                outputs = (output for output in producer.outputs if output.name)
+                known.update(zip(outputs, self._evaluate(producer, known), strict=True))
+        inputs = [None if value is None else known[value] for value in node.inputs]
+        return ir.evaluate_node(node, inputs, opset_imports=self.opsets)
+
+    def _freed(self, node: ir.Node) -> int:
+        """Bytes of the constants that die with a node and with the held nodes that only it needs."""
+        dying, pending = {node}, [node]
+        while pending:
+            for value in pending.pop().inputs:
+                producer = value.producer() if value is not None and value in self._held else None
+                if producer is not None and producer not in dying and _only_for(producer.outputs, dying):
+                    dying.add(producer)
+                    pending.append(producer)
+        constants = {value for dead in dying for value in dead.inputs if value is not None}
+        tensors = [ir.constant_tensor(value) for value in constants if _only_for((value,), dying)]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
     def _refuse(self, rule: str, reason: str, node: ir.Node) -> None:
-        self.refusals.append(Refusal(rule, f"{node.op_type} was not folded: {reason}", (node.name or "",)))
+        reason = f"{node.op_type} was not folded: {reason}"
+        self._refused.append((node, Refusal(rule, reason, (node.name or "",))))
 
 
-def _constant_inputs(node: ir.Node) -> list[ir.TensorProtocol | None] | None:
-    """The node's inputs, absent ones as None; or None where one is not constant or the node has a body."""
-    graph_types = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    if not node.inputs or any(a.is_ref() or a.type in graph_types for a in node.attributes.values()):
-        return None
-    tensors = []
-    for value in node.inputs:
-        tensor = None if value is None else ir.constant_tensor(value)
-        if value is not None and tensor is None:
-            return None
-        tensors.append(tensor)
-    return tensors
+def _only_for(values: Sequence[ir.Value], nodes: set[ir.Node]) -> bool:
+    """Whether nothing but `nodes` uses any of the values."""
+    return all(use.node in nodes for value in values for use in value.uses()) and not any(
+        value.is_graph_output() for value in values
+    )
 
 
-def _static_shape(node: ir.Node) -> list[int] | None:
-    value = node.inputs[0] if node.inputs else None
-    if value is None or value.shape is None or not all(isinstance(d, int) for d in value.shape):
-        return None
-    return [int(d) for d in value.shape.numpy()]
-
-
-def _shape(node: ir.Node) -> Sequence[Array] | None:
-    shape = _static_shape(node)
-    if shape is None:
-        return None
-    start, end = ir.attribute(node, "start", 0), ir.attribute(node, "end", len(shape))
-    return [np.asarray(shape[start:end], np.int64)]
-
-
-def _size(node: ir.Node) -> Sequence[Array] | None:
-    shape = _static_shape(node)
-    return None if shape is None else [np.asarray(np.prod(shape, dtype=np.int64))]
-
-
-_FROM_SHAPE: Mapping[tuple[str, str], Callable[[ir.Node], Sequence[Array] | None]] = {
-    ("", "Shape"): _shape,
-    ("", "Size"): _size,
-}
-"""Operators that need their input's shape only, so that the input is neither required to be constant nor read."""
-
-
-def _bytes_only_for(value: ir.Value | None) -> int:
-    """Bytes of a constant that dies with its only consumer."""
-    if value is None or value.is_graph_output() or len({use.node for use in value.uses()}) != 1:
-        return 0
-    tensor = ir.constant_tensor(value)
-    return 0 if tensor is None else tensor.nbytes
-
-
-def _replace(graph: ir.Graph, node: ir.Node, results: Sequence[Array]) -> None:
-    """Replaces the node's outputs by initializers of the same names."""
+def replace_by_constants(graph: ir.Graph, node: ir.Node, results: Sequence[Array]) -> None:
+    """Replaces the node's outputs by initializers of the same names, and drops the constants that only it used."""
     for output, array in zip((o for o in node.outputs if o.name), results, strict=True):
         name = output.name
         if output.uses() and name is not None:
             output.name = None
             ir.replace_all_uses_with(output, ir.add_initializer(graph, name, np.ascontiguousarray(array)))
-    inputs = {value for value in node.inputs if value is not None}
-    graph.remove(node, safe=True)
-    for value in inputs:
-        owner = value.graph
-        if value.is_initializer() and owner is not None and not _needed(value) and value.name is not None:
-            owner.initializers.pop(value.name)
-
-
-def _needed(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output() or value.is_graph_input()
+    ir.remove_unused([node])

@@ -1,10 +1,11 @@
 """The pass that applies the fusion rules."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sardonyx import ir
 from sardonyx.errors import SpecError
-from sardonyx.passes.base import Pass, PassContext, PassResult
+from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.fusion import (
     channelwise,
     clipping,
@@ -22,20 +23,26 @@ from sardonyx.passes.fusion import (
 from sardonyx.passes.rewriting.driver import rewrite_model
 from sardonyx.passes.rewriting.rule import Rule
 
-RULES: tuple[Rule, ...] = (
-    *movement.RULES,
-    *layer_norm.RULES,
-    *norm_parameters.RULES,
-    *group_norm.RULES,
-    *softmax.RULES,
-    *clipping.RULES,
-    *gelu.RULES,
-    *gated.RULES,
-    *piecewise.RULES,
-    *padding.RULES,
-    *channelwise.RULES,
-    *gemm.RULES,
+PHASES: tuple[tuple[Rule, ...], ...] = (
+    (
+        *movement.RULES,
+        *layer_norm.RULES,
+        *norm_parameters.RULES,
+        *group_norm.RULES,
+        *softmax.RULES,
+        *clipping.RULES,
+        *gelu.RULES,
+        *gated.RULES,
+        *piecewise.RULES,
+        *padding.RULES,
+        *channelwise.RULES,
+        *gemm.RULES,
+    ),
+    *((rule,) for rule in movement.LATE_RULES),
 )
+"""Rules that are applied together until none matches; then those of the next phase."""
+
+RULES: tuple[Rule, ...] = tuple(rule for rules in PHASES for rule in rules)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,13 @@ class Fuse(Pass):
             PassError: If rules undo each other.
         """
         ir.ensure_shapes(model)
-        rules = [rule for rule in RULES if rule.name in self.enable or not rule.candidate]
-        done = rewrite_model(model, [rule for rule in rules if rule.name not in self.disable])
-        return PassResult(model, bool(done.stats), dict(done.stats), tuple(done.refusals))
+        stats: Counter[str] = Counter()
+        refusals: list[Refusal] = []
+        for phase in PHASES:
+            done = rewrite_model(model, [rule for rule in phase if self._applies(rule)])
+            stats += done.stats
+            refusals += done.refusals
+        return PassResult(model, bool(stats), dict(stats), tuple(refusals))
+
+    def _applies(self, rule: Rule) -> bool:
+        return rule.name not in self.disable and (rule.name in self.enable or not rule.candidate)

@@ -66,45 +66,6 @@ class MatMulAddToGemm(_OfMatrices):
         return editor.op("Gemm", [found.values["a"], found.values["b"], bias])
 
 
-class _TransposeIntoGemm(_OfMatrices):
-    """Gemm reads either operand transposed."""
-
-    flag: ClassVar[str]
-    position: ClassVar[int]
-
-    def check(self, found: Match, opset: int) -> str | None:
-        """Refuses operands that are not matrices."""
-        return _matrices_obstacle(found.values["a"], found.values["b"])
-
-    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
-        """Builds Gemm with the flag of the operand turned over."""
-        node = found.root
-        turned = ir.AttrInt64(self.flag, 1 - ir.attribute(node, self.flag, 0))
-        inputs = list(node.inputs)
-        inputs[self.position] = found.values["ab"[self.position]]
-        return editor.op("Gemm", inputs, list(({**node.attributes, self.flag: turned}).values()))
-
-
-class TransposeIntoGemmLeft(_TransposeIntoGemm):
-    """A transposed left operand."""
-
-    name = "transpose-into-gemm-left"
-    summary = "Gemm or MatMul with a transposed left matrix becomes Gemm with transA"
-    pattern: ClassVar[Op] = Op(("Gemm", "MatMul"), Op("Transpose", Var("a")), Var("b"), open_inputs=True)
-    flag = "transA"
-    position = 0
-
-
-class TransposeIntoGemmRight(_TransposeIntoGemm):
-    """A transposed right operand."""
-
-    name = "transpose-into-gemm-right"
-    summary = "Gemm or MatMul with a transposed right matrix becomes Gemm with transB"
-    pattern: ClassVar[Op] = Op(("Gemm", "MatMul"), Var("a"), Op("Transpose", Var("b")), open_inputs=True)
-    flag = "transB"
-    position = 1
-
-
 class FoldGemmFactors(Rule):
     """alpha A B + beta C is A (alpha B) + (beta C), for which runtimes and quantization have a plain path."""
 
@@ -256,8 +217,6 @@ def _product(first: ir.TensorProtocol, second: ir.TensorProtocol) -> "np.typing.
 
 RULES = (
     FoldGemmFactors(),
-    TransposeIntoGemmLeft(),
-    TransposeIntoGemmRight(),
     MatMulAddToGemm(),
     GemmBetweenReshapes(),
     MergeMatMuls(),

@@ -60,7 +60,7 @@ class ConvertFloat(Pass):
             SpecError: If a pattern of `block` names no operator and no node.
             DataError: If the samples do not fit the model.
         """
-        ir.infer_shapes(model)
+        ir.ensure_shapes(model)
         facts = self._analyse(model, context)
         refused: dict[str, list[Named]] = defaultdict(list)
         candidates = self._candidates(facts, refused)

@@ -18,6 +18,9 @@ from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 REWRITES_PER_NODE = 8
 """More rewrites than this many times the nodes of a graph, and rules are undoing each other."""
 
+APPLIES = "nothing: it applies"
+"""What `near_misses` says where nothing keeps a rule from being applied."""
+
 
 @dataclass
 class Rewriting:
@@ -64,8 +67,8 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 if any(node.op_type in root.op_types and node.domain == root.domain for root in roots(rule.pattern)):
                     found = rule.find(node)
                     reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
-                    applies = "it applies where it is enabled" if rule.candidate else "it applies"
-                    yield rule, reason or f"nothing: {applies}"
+                    applies = f"{APPLIES} where it is enabled" if rule.candidate else APPLIES
+                    yield rule, reason or applies
 
 
 class _GraphRewriter:
@@ -136,23 +139,26 @@ class _GraphRewriter:
         editor = Editor(self.graph, self.names, rule.name, found)
         rewritten = rule.rewrite(found, editor)
         replacements = (rewritten,) if isinstance(rewritten, ir.Value) else tuple(rewritten)
-        outputs = found.outputs
-        for old, new in zip(outputs, replacements, strict=False):
+        exchanged = [*zip(found.outputs, replacements, strict=False), *editor.replaced]
+        elsewhere = any(output.producer() is not found.root for output in found.outputs)
+        beside = [old.producer() for old, _ in editor.replaced]
+        for old, new in exchanged:
             self._exchange(old, new, editor)
-        _remove_dead(self.graph, found)
-        if any(output.producer() is not found.root for output in outputs):
+        _remove_dead(self.graph, [*found.nodes, *(node for node in beside if node is not None)])
+        if elsewhere:
             self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1
         self.done.domains.update(node.domain for node in editor.made if node.domain)
         self.present.update(node.op_type for node in editor.made)
-        return _around((*editor.made, *(value.producer() for value in replacements)), replacements)
+        values = [new for _, new in exchanged]
+        return _around([*editor.made, *(value.producer() for value in values)], values)
 
     def _exchange(self, old: ir.Value, new: ir.Value, editor: Editor) -> None:
         if new is old:
             return
         if old.is_graph_output() and not _may_be_output(new, self.graph):
             new = editor.op("Identity", [new])
-        _replace(old, new)
+        replace_value(old, new)
 
 
 def _around(made: Sequence[ir.Node | None], values: Sequence[ir.Value]) -> list[ir.Node]:
@@ -169,8 +175,8 @@ def _may_be_output(value: ir.Value, graph: ir.Graph) -> bool:
     return producer is not None and producer.graph is graph and not value.is_graph_output()
 
 
-def _replace(old: ir.Value, new: ir.Value) -> None:
-    """Gives a value's uses and, where it is a graph output, its name to another."""
+def replace_value(old: ir.Value, new: ir.Value) -> None:
+    """Gives a value's type and shape, where unknown, its uses and, where it is a graph output, its name to another."""
     if new.type is None:
         new.type = old.type
     if new.shape is None:
@@ -183,9 +189,9 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     old.name, new.name = None, name
 
 
-def _remove_dead(graph: ir.Graph, found: Match) -> None:
-    """Removes the matched nodes that nothing needs any more, and what only they needed."""
-    pending = deque(reversed(found.nodes))
+def _remove_dead(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    """Removes those of the nodes that nothing needs any more, and what only they needed."""
+    pending = deque(reversed(nodes))
     while pending:
         node = pending.popleft()
         if node.graph is not graph or any(v.uses() or v.is_graph_output() for v in node.outputs):

@@ -3,11 +3,11 @@
     Op("Mul", Var("x"), Op("Sigmoid", Var("x")))            x * sigmoid(x), in either order
     Op("Div", Var("x"), Const("root", 1.4142135))           a division by a constant
 
-A pattern is matched from its root node towards the inputs. Add, Mul, Max and Min match in either order of two inputs. A
-failed match says which node ended it, so that a user can be told what was missing.
+A pattern is matched from its root node towards the inputs, along first outputs. Add, Mul, Max and Min match in either
+order of two inputs. A failed match says which node ended it, so that a user can be told what was missing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -54,6 +54,8 @@ class Op:
         open_inputs: Whether the node may have more inputs than the pattern.
         attributes: Attribute values the node must have.
         domain: Domain of the operators.
+        shared: Whether nodes outside the match may use the node's outputs; it then stays for them.
+        fits: Says why a node is not one of those looked for, or None: for what inputs and attributes cannot express.
     """
 
     op_types: tuple[str, ...]
@@ -62,8 +64,10 @@ class Op:
     open_inputs: bool
     attributes: tuple[tuple[str, Any], ...]
     domain: str
+    shared: bool
+    fits: Callable[[ir.Node], str | None] | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the words of a pattern, all optional
         self,
         op_type: str | tuple[str, ...],
         *inputs: "Pattern",
@@ -71,6 +75,8 @@ class Op:
         open_inputs: bool = False,
         attributes: Mapping[str, Any] | None = None,
         domain: str = "",
+        shared: bool = False,
+        fits: Callable[[ir.Node], str | None] | None = None,
     ) -> None:
         set_field = object.__setattr__  # the class is frozen; this is its constructor
         set_field(self, "op_types", (op_type,) if isinstance(op_type, str) else op_type)
@@ -79,6 +85,8 @@ class Op:
         set_field(self, "open_inputs", open_inputs)
         set_field(self, "attributes", tuple((attributes or {}).items()))
         set_field(self, "domain", domain)
+        set_field(self, "shared", shared)
+        set_field(self, "fits", fits)
 
 
 @dataclass(frozen=True, init=False)
@@ -147,6 +155,7 @@ class _State:
     nodes: tuple[ir.Node, ...] = ()
     values: Mapping[str, ir.Value] = field(default_factory=dict)
     named: Mapping[str, ir.Node] = field(default_factory=dict)
+    shared: frozenset[ir.Node] = frozenset()
 
 
 def roots(pattern: Op | AnyOf) -> tuple[Op, ...]:
@@ -173,11 +182,12 @@ def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
 def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:
     """Matches a pattern at a node.
 
-    Every matched node but the root must be used by matched nodes only, because the rewrite removes it.
+    Every matched node but the root and those marked as shared must be used by matched nodes only, because the rewrite
+    removes it.
     """
     matcher = _Matcher()
     for state in chain.from_iterable(matcher.node(root, node, _State()) for root in roots(pattern)):
-        leak = _leak(state.nodes, node)
+        leak = _leak(state, node)
         if leak is None:
             inner = dict.fromkeys(n for n in state.nodes if n is not node)
             return Match(node, (*inner, node), state.values, state.named)
@@ -185,10 +195,10 @@ def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:
     return matcher.nearest or Mismatch("nothing matched", node.name or "", 0)
 
 
-def _leak(nodes: tuple[ir.Node, ...], root: ir.Node) -> str | None:
-    inside = set(nodes)
-    for node in nodes:
-        for value in node.outputs if node is not root else ():
+def _leak(state: _State, root: ir.Node) -> str | None:
+    inside = set(state.nodes)
+    for node in state.nodes:
+        for value in node.outputs if node is not root and node not in state.shared else ():
             if value.is_graph_output() or any(use.node not in inside for use in value.uses()):
                 return value.name
     return None
@@ -210,6 +220,9 @@ class _Matcher:
         for name, value in pattern.attributes:
             if ir.attribute(node, name, value) != value:
                 return self.note(f"{node.name} has another {name} than {value}", node, state)
+        reason = pattern.fits(node) if pattern.fits is not None else None
+        if reason is not None:
+            return self.note(reason, node, state)
         given = list(node.inputs)
         while given and given[-1] is None:
             given.pop()
@@ -217,7 +230,8 @@ class _Matcher:
         if len(given) < wanted or (len(given) > wanted and not pattern.open_inputs):
             return self.note(f"{node.name} has {len(given)} inputs, not {wanted}", node, state)
         named = {**state.named, pattern.name: node} if pattern.name else state.named
-        state = _State((*state.nodes, node), state.values, named)
+        shared = state.shared | {node} if pattern.shared else state.shared
+        state = _State((*state.nodes, node), state.values, named, shared)
         yield from self._inputs(pattern, given[:wanted], node, state)
         if node.op_type in COMMUTATIVE and wanted == 2:
             yield from self._inputs(pattern, given[1::-1], node, state)
@@ -245,6 +259,8 @@ class _Matcher:
             producer = value.producer()
             if producer is None or producer.graph is not node.graph:
                 return self.note(f"{value.name} is not computed by {' or '.join(part.op_types)}", node, state)
+            if value is not producer.outputs[0]:
+                return self.note(f"{value.name} is not the first output of {producer.name}", node, state)
             yield from self.node(part, producer, state)
             return None
         if isinstance(part, Const):
@@ -256,7 +272,7 @@ class _Matcher:
         bound = state.values.get(part.name)
         if bound is not None and bound is not value:
             return self.note(f"{value.name} is not {bound.name}", node, state)
-        yield _State(state.nodes, {**state.values, part.name: value}, state.named)
+        yield _State(state.nodes, {**state.values, part.name: value}, state.named, state.shared)
         return None
 
 

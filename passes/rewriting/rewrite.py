@@ -36,7 +36,7 @@ class Rewrite(Pass):
         """
         if not self.rules:
             raise SpecError("The pass 'rewrite' names no rules.", remedy='Write rewrite{rules="package.module:NAME"}.')
-        ir.infer_shapes(model)
+        ir.ensure_shapes(model)
         rules = [rule for path in self.rules for rule in _named(path, model)]
         done = rewrite_model(model, rules)
         return PassResult(model, bool(done.stats), dict(done.stats), tuple(done.refusals))

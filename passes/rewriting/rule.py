@@ -70,6 +70,7 @@ class Editor:
         rule: The rule's name, noted in the nodes made.
         found: The match; new nodes are put before its root and remember its nodes.
         made: The nodes made so far.
+        replaced: What takes the place of values besides the root's outputs, see `replace`.
     """
 
     graph: ir.Graph
@@ -77,6 +78,7 @@ class Editor:
     rule: str
     found: Match
     made: list[ir.Node] = field(default_factory=list)
+    replaced: list[tuple[ir.Value, ir.Value]] = field(default_factory=list)
 
     def op(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Sequence[ir.Attr] = (), *, domain: str = ""
@@ -92,21 +94,35 @@ class Editor:
         *,
         outputs: int = 1,
         domain: str = "",
+        after: ir.Value | None = None,
     ) -> Sequence[ir.Value]:
-        """Adds a node and returns its outputs."""
+        """Adds a node and returns its outputs.
+
+        With `after` it is put right behind the node that makes that value instead of before the root, so that nodes
+        before the root can use it; all inputs must be there by then.
+        """
         node = ir.Node(domain, op_type, list(inputs), attributes, num_outputs=outputs)
-        self.adopt(node)
+        self.adopt(node, after)
         return node.outputs
 
-    def adopt(self, node: ir.Node) -> None:
-        """Names a node that is in no graph yet, notes where it comes from, and puts it before the root."""
+    def adopt(self, node: ir.Node, after: ir.Value | None = None) -> None:
+        """Names a node that is in no graph yet, notes where it comes from, and puts it in its place, as `node` does."""
         root = self.found.root
         node.name = self.names.node(f"{root.name}_{self.rule}")
         for output in node.outputs:
             output.name = self.names.value(f"{root.outputs[0].name}_{self.rule}")
         mark(node, self.rule, *(n.name for n in self.found.nodes))
-        self.graph.insert_before(root, node)
+        self._insert(node, after)
         self.made.append(node)
+
+    def _insert(self, node: ir.Node, after: ir.Value | None) -> None:
+        producer = after.producer() if after is not None else None
+        if after is None:
+            self.graph.insert_before(self.found.root, node)
+        elif producer is not None and producer.graph is self.graph:
+            self.graph.insert_after(producer, node)
+        else:
+            self.graph.insert_before(self.graph[0], node)
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Adds an initializer."""
@@ -117,3 +133,7 @@ class Editor:
     ) -> ir.Value:
         """Adds an initializer that is computed when it is read, where it is large: see `ir.lazy_initializer`."""
         return ir.lazy_initializer(self.graph, self.names.value(name), dtype, shape, compute)
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Lets another value take the place of one that is not an output of the root."""
+        self.replaced.append((old, new))

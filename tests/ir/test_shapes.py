@@ -90,3 +90,44 @@ def test_invented_symbols_stay_inside() -> None:
     assert np.array_equal(
         [dim if isinstance(dim, int) else dim.value for dim in model.graph.outputs[0].shape], [2, None]
     )
+
+
+def test_sizes_of_a_computed_reshape_are_known() -> None:
+    model = text(
+        """s = Shape(x) n = Gather<axis = 0>(s, first) t = Concat<axis = 0>(n, rest) h = Reshape(x, t)
+           y = Transpose<perm = [0, 2, 1]>(h)""",
+        infos="<int64[1] first = {0}, int64[2] rest = {2, 2}>",
+    )
+    ir.infer_shapes(model)
+    assert shapes(model)["y"] == "FLOAT[N,2,2]"
+    assert not ir.infer_shapes(model).changed
+
+
+def contributed(body: str, infos: str) -> dict[str, str]:
+    model = ir.from_text(f"""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[N, S, 8] x) => (y) {infos} {{ {body} }}""")
+    assert ir.infer_shapes(model).failures == ()
+    return shapes(model)
+
+
+def test_contributed_operators_pass_sizes_on() -> None:
+    found = contributed(
+        """g = com.microsoft.Gelu(x) q = com.microsoft.QuickGelu(g) b = com.microsoft.BiasGelu(q, bias)
+           n, m, v, k = com.microsoft.SkipLayerNormalization(b, x, bias, bias) r = Relu(n)
+           a = com.microsoft.MultiHeadAttention<num_heads = 2>(r, r, r)
+           f = com.microsoft.FusedMatMul<transB = 1>(a, w) h = Neg(f) z = Shape(k) y = Exp(h)""",
+        "<float[8] bias, float[5, 8] w>",
+    )
+    assert {found[name] for name in "gqbnkra"} == {"FLOAT[N,S,8]"}
+    assert {found[name] for name in "fhy"} == {"FLOAT[N,S,5]"}
+    assert found["z"] == "INT64[3]"
+
+
+def test_attention_with_symbolic_sizes() -> None:
+    model = ir.from_text("""
+        <ir_version: 11, opset_import: ["" : 23]>
+        g (float[N, L, 8] q, float[N, T, 4] k, float[N, T, 6] v) => (y) {
+            y = Attention<q_num_heads = 4, kv_num_heads = 2>(q, k, v) }""")
+    ir.infer_shapes(model)
+    assert shapes(model) == {"y": "FLOAT[N,L,12]"}

@@ -286,14 +286,14 @@ PRODUCTS = {
         {"x": [6, "N"]},
         MATRIX,
         ["Gemm"],
-        {"transpose-into-gemm-left": 1},
+        {"transpose-into-gemm": 1},
     ),
     "transposed right": Case(
         [node("Transpose", ["z"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["y"])],
         {"x": ["N", 6], "z": [5, 6]},
         {},
         ["Gemm"],
-        {"transpose-into-gemm-right": 1},
+        {"transpose-into-gemm": 1},
     ),
     "gemm between reshapes": Case(
         [

@@ -108,11 +108,12 @@ class TestFoldConstants(PassContract):
         assert modified
         assert build.operators(model) == ["Add", "Reshape"]
 
-    def test_symbolic_shape_stays(self) -> None:
+    def test_sizes_that_change_an_output_stay(self) -> None:
         model = build.model(
-            [node("Shape", ["x"], ["s"]), node("Reshape", ["x", "s"], ["y"])], {"x": ["N", 3]}, {"y": None}
+            [node("Shape", ["x"], ["s"]), node("Cast", ["s"], ["y"], to=1)], {"x": ["N", 3]}, {"y": None}
         )
         assert not self.instance.apply(model, NOTHING).modified
+        assert build.operators(model) == ["Shape", "Cast"]
 
     def test_quantized_weights_are_never_folded(self) -> None:
         model = build.model(
@@ -171,6 +172,41 @@ class TestFoldConstants(PassContract):
         for sign in (1, -1):
             feed = {"x": np.array([1.0, 2.0], np.float32) * sign}
             np.testing.assert_allclose(build.run(model, feed)[0], build.run(source, feed)[0], rtol=1e-6)
+
+
+class TestFoldWholeWeights:
+    """A weight that is cut and put together again: each part would grow the model, the whole does not."""
+
+    def cut(self, *, used: bool) -> ir.Model:
+        w = build.weights(4, 1024)
+        ends = {"zero": [0], "half": [512], "far": [1024], "axis": [1]}
+        nodes = [
+            node("Slice", ["w", "zero", "half", "axis"], ["left"]),
+            node("Slice", ["w", "half", "far", "axis"], ["right"]),
+            node("Concat", ["right", "left"], ["swapped"], axis=1),
+            node("Add", ["x", "swapped"], ["y"]),
+        ]
+        outputs: dict[str, list[int]] = {"y": [4, 1024]}
+        if used:
+            nodes.append(node("Add", ["x", "w"], ["z"]))
+            outputs["z"] = [4, 1024]
+        constants = {"w": w} | {name: np.array(value, np.int64) for name, value in ends.items()}
+        return build.model(nodes, {"x": [4, 1024]}, outputs, constants)
+
+    def test_the_whole_is_folded(self) -> None:
+        model = self.cut(used=False)
+        before = build.run(model, {"x": build.weights(4, 1024, seed=1)})
+        result = FoldConstants().apply(model, NOTHING)
+        assert build.operators(model) == ["Add"]
+        assert (result.stats, result.refusals) == ({"Concat": 1}, ())
+        np.testing.assert_array_equal(build.run(model, {"x": build.weights(4, 1024, seed=1)}), before)
+
+    def test_it_stays_where_the_weight_is_needed_too(self) -> None:
+        model = self.cut(used=True)
+        result = FoldConstants().apply(model, NOTHING)
+        assert build.operators(model) == ["Slice", "Slice", "Concat", "Add", "Add"]
+        assert {refusal.rule for refusal in result.refusals} == {"growth"}
+        assert not result.modified
 
 
 class TestChooseBranches(PassContract):

@@ -13,7 +13,7 @@ from sardonyx.passes.rewriting.driver import near_misses, rewrite_model
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 from tests import models_for_tests as build
-from tests.passes import linear_cases
+from tests.passes import linear_cases, test_neutral_rules, test_reshape_rules, test_slice_rules
 from tests.passes.contract import PassContract
 from tests.passes.fusion.forms import CANDIDATES
 from tests.passes.fusion.golden import FORMS
@@ -82,37 +82,6 @@ GOLDEN: dict[str, tuple[onnx.ModelProto, list[str], str]] = {
         ["Conv"],
         "fuse-pad",
     ),
-    "reshape reshape": (
-        image_model(
-            [node("Reshape", ["image", "a"], ["r"]), node("Reshape", ["r", "b"], ["y"])],
-            {"a": np.array([0, -1], np.int64), "b": np.array([16, 48], np.int64)},
-        ),
-        ["Reshape"],
-        "merge-reshapes",
-    ),
-    "transposes that cancel": (
-        image_model(
-            [
-                node("Transpose", ["image"], ["t"], perm=[0, 2, 3, 1]),
-                node("Transpose", ["t"], ["u"], perm=[0, 3, 1, 2]),
-                node("Exp", ["u"], ["y"]),
-            ],
-            {},
-        ),
-        ["Exp"],
-        "merge-transposes",
-    ),
-    "transposes that do not": (
-        image_model(
-            [
-                node("Transpose", ["image"], ["t"], perm=[0, 2, 3, 1]),
-                node("Transpose", ["t"], ["y"], perm=[0, 2, 3, 1]),
-            ],
-            {},
-        ),
-        ["Transpose"],
-        "merge-transposes",
-    ),
     "output behind cancelled transposes": (
         image_model(
             [
@@ -123,33 +92,6 @@ GOLDEN: dict[str, tuple[onnx.ModelProto, list[str], str]] = {
         ),
         ["Identity"],
         "merge-transposes",
-    ),
-    "slices": (
-        image_model(
-            [
-                node("Slice", ["image", "two", "end", "axis2", "step"], ["s"]),
-                node("Slice", ["s", "two", "end", "axis3"], ["y"]),
-            ],
-            {
-                name: np.array([v], np.int64)
-                for name, v in {"two": 2, "end": 99, "axis2": 2, "axis3": -1, "step": 2}.items()
-            },
-        ),
-        ["Slice"],
-        "merge-slices",
-    ),
-    "cast": (
-        image_model([node("Cast", ["image"], ["c"], to=1), node("Exp", ["c"], ["y"])], {}),
-        ["Exp"],
-        "remove-cast",
-    ),
-    "reshape to itself": (
-        image_model(
-            [node("Reshape", ["image", "s"], ["r"]), node("Exp", ["r"], ["y"])],
-            {"s": np.array([1, 3, 16, -1], np.int64)},
-        ),
-        ["Exp"],
-        "remove-reshape",
     ),
 }
 
@@ -173,18 +115,27 @@ def test_what_becomes_what(case: str) -> None:
     assert result.stats == {rule: 1}
 
 
+BY_RULE = (
+    {rule: source for source, _, rule in GOLDEN.values()}
+    | {
+        rule: case.source()
+        for cases in (test_neutral_rules, test_reshape_rules, test_slice_rules)
+        for case in cases.REWRITTEN.values()
+        for rule in case.rules
+    }
+    | {rule: form.model() for form in FORMS for rule in form.rules}
+    | {rule: case.proto() for case in linear_cases.GOLDEN.values() for rule in case.rules}
+)
+
+
 def test_every_rule_has_a_golden_case() -> None:
-    own = {rule for form in FORMS for rule in form.rules}
-    own |= {rule for case in linear_cases.GOLDEN.values() for rule in case.rules}
-    assert {rule for _, _, rule in GOLDEN.values()} | own == {rule.name for rule in RULES}
+    assert set(BY_RULE) == {rule.name for rule in RULES}
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in RULES])
 def test_a_disabled_rule_is_not_applied(rule: str) -> None:
-    sources = [source for source, _, name in GOLDEN.values() if name == rule]
-    sources += [form.model() for form in FORMS if rule in form.rules]
-    sources += [case.proto() for case in linear_cases.GOLDEN.values() if rule in case.rules]
-    assert rule not in Fuse(disable=(rule,), enable=CANDIDATES).apply(ir.load(sources[0]).model, NOTHING).stats
+    source = BY_RULE[rule]
+    assert rule not in Fuse(disable=(rule,), enable=CANDIDATES).apply(ir.load(source).model, NOTHING).stats
 
 
 @pytest.mark.parametrize("rule", CANDIDATES)
@@ -238,16 +189,6 @@ REFUSED = {
         [node("Conv", ["image", "w"], ["c"]), node("Div", ["c", "k"], ["y"])],
         {"w": build.weights(4, 3, 1, 1), "k": np.float32(0)},
         "divides by zero",
-    ),
-    "reshape that copies": (
-        [node("Reshape", ["image", "a"], ["r"]), node("Reshape", ["r", "b"], ["y"])],
-        {"a": np.array([3, 256], np.int64), "b": np.array([0, 16, 16], np.int64)},
-        "copies a dimension",
-    ),
-    "slices of one axis": (
-        [node("Slice", ["image", "one", "nine", "axis"], ["s"]), node("Slice", ["s", "one", "nine", "axis"], ["y"])],
-        {"one": np.array([1], np.int64), "nine": np.array([9], np.int64), "axis": np.array([2], np.int64)},
-        "both slice the same axis",
     ),
 }
 

@@ -164,6 +164,65 @@ def _pool(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], di
     return nodes, {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "two": np.float32(2)}
 
 
+def _renamed(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Axes put in, taken out and merged, an Expand that a sum does itself, and a product with ones."""
+    nodes = [
+        helper.make_node("Unsqueeze", [a, "axis0"], [f"{out}_u"]),
+        helper.make_node("Flatten", [f"{out}_u"], [f"{out}_f"], axis=3),
+        helper.make_node("Reshape", [f"{out}_f", "full"], [f"{out}_r"]),
+        helper.make_node("Expand", [f"{out}_k", "full"], [f"{out}_e"]),
+        helper.make_node("Max", [f"{out}_r", f"{out}_e"], [f"{out}_m"]),
+        helper.make_node("Mul", [f"{out}_m", "ones"], [out]),
+    ]
+    constants = {"axis0": np.array([seed % 2], np.int64), "full": np.array(SHAPE, np.int64)}
+    return nodes, constants | {f"{out}_k": build.weights(4, 1, 6, seed=seed), "ones": np.ones((1, 1), np.float32)}
+
+
+def _parts(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Slices that tile an axis, put together in one order or another."""
+    parts = [f"{out}_p", f"{out}_q"][:: 1 if seed % 2 else -1]
+    nodes = [
+        helper.make_node("Slice", [a, "none", "half", f"{out}_axis"], [f"{out}_p"]),
+        helper.make_node("Slice", [a, "half", "far", f"{out}_axis"], [f"{out}_q"]),
+        helper.make_node("Concat", parts, [out], axis=1 + seed % 3),
+    ]
+    numbers = {"none": 0, "half": 2, "far": 99, f"{out}_axis": 1 + seed % 3}
+    return nodes, {name: np.array([number], np.int64) for name, number in numbers.items()}
+
+
+def _indexed(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """One row, taken by Gather and put back, or sliced and squeezed, in a sum that repeats it."""
+    rows = [
+        helper.make_node("Gather", [a, "row"], [f"{out}_g"], axis=2),
+        helper.make_node("Unsqueeze", [f"{out}_g", "axis2"], [f"{out}_r"]),
+        helper.make_node("Slice", [a, "none", "first", "axis3"], [f"{out}_s"]),
+        helper.make_node("Squeeze", [f"{out}_s", "axis3"], [f"{out}_c"]),
+        helper.make_node("Unsqueeze", [f"{out}_c", "axis3"], [f"{out}_d"]),
+        helper.make_node("Add", [f"{out}_r", f"{out}_d"], [f"{out}_a"]),
+    ]
+    shapes = {"axis2": [2], "axis3": [3], "none": [0], "first": [1]}
+    constants = {name: np.array(value, np.int64) for name, value in shapes.items()}
+    return [*rows, helper.make_node("Max", [b, f"{out}_a"], [out])], constants | {"row": np.array(3, np.int64)}
+
+
+def _pixels(a: str, b: str, out: str, seed: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Space to depth and back, as reshapes and transposes; back by ONNX's order of channels or by the other."""
+    middle, perm = (([1, 2, 2, 4, 3, 3], [0, 3, 4, 1, 5, 2]), ([1, 4, 2, 2, 3, 3], [0, 1, 4, 2, 5, 3]))[seed % 2]
+    steps = [([1, 4, 3, 2, 3, 2], [0, 3, 5, 1, 2, 4], [1, 16, 3, 3]), (middle, perm, list(SHAPE))]
+    nodes, constants, value = [], {}, a
+    for index, (apart, order, together) in enumerate(steps):
+        last = out if index else f"{out}_half"
+        names = [f"{out}_{part}{index}" for part in ("apart", "together", "r", "t")]
+        nodes += [
+            helper.make_node("Reshape", [value, names[0]], [names[2]]),
+            helper.make_node("Transpose", [names[2]], [names[3]], perm=order),
+            helper.make_node("Reshape", [names[3], names[1]], [last]),
+        ]
+        constants |= {names[0]: np.array(apart, np.int64), names[1]: np.array(together, np.int64)}
+        value = last
+    return nodes, constants
+
+
 MAKERS: tuple[Maker, ...] = (
     *(_elementwise(op) for op in ("Relu", "Sigmoid", "Identity", "Neg")),
     *(_binary(op) for op in ("Add", "Mul", "Max")),
@@ -171,6 +230,10 @@ MAKERS: tuple[Maker, ...] = (
     _conv,
     _channelwise,
     _there_and_back,
+    _renamed,
+    _parts,
+    _indexed,
+    _pixels,
     _hard_swish,
     _layer_norm,
     _around_conv,

@@ -6,7 +6,7 @@ import pytest
 from tests.passes.fusion.forms import Form, check_becomes, check_refused, fuse
 
 RELU6 = "a = Add(x, three); c = Clip(a, zero, six);"
-MANY = np.ones(8, np.float32)
+MANY = np.linspace(0.5, 2.0, 8, dtype=np.float32)
 MIN_MAX = "a = Add(x, three); l = Max(a, zero); c = Min(l, six);"
 
 

@@ -220,7 +220,6 @@ REFUSED = {
         opset=21,
         shape=(2, 4, 3, 6),
     ),
-    "another output": form("n, m = LayerNormalization(x, scale); y = Mul(m, gamma)", "it is not the first output of"),
 }
 
 

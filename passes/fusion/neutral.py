@@ -1,0 +1,138 @@
+"""Rules for operators that give back what they are given: neutral elements, empty paddings, single inputs."""
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from sardonyx import ir
+from sardonyx.passes.fusion.facts import all_equal_to, integers, operand, same_sizes
+from sardonyx.passes.rewriting.pattern import Match, Op, Var
+from sardonyx.passes.rewriting.rule import Editor, Rule
+
+IDLE_OPSET = 7
+NEUTRAL: Mapping[str, tuple[int, float]] = {
+    "Add": (2, -0.0),
+    "Sub": (1, 0.0),
+    "Mul": (2, 1.0),
+    "Div": (1, 1.0),
+    "Pow": (1, 1.0),
+    "And": (2, 1.0),
+    "Or": (2, 0.0),
+}
+"""By operator: 2 if either operand may be the neutral one, 1 if the second only, and the neutral element.
+
+x + 0.0 is not x: it makes 0.0 of -0.0, which a division tells apart. x + (-0.0) and x - 0.0 are x in IEEE 754, for NaN
+and infinity too.
+"""
+
+
+def _neutral_index(node: ir.Node) -> int | None:
+    """Index of an operand that changes nothing, or None."""
+    count, number = NEUTRAL[node.op_type]
+    for index in (1, 0)[:count]:
+        x, value = operand(node, 1 - index), operand(node, index)
+        integral = value is not None and value.dtype is not None and not value.dtype.is_floating_point()
+        if all_equal_to(value, abs(number) if integral else number) and same_sizes(x, node.outputs[0]):
+            return index
+    return None
+
+
+def _lacks_neutral_operand(node: ir.Node) -> str | None:
+    if _neutral_index(node) is not None:
+        return None
+    return f"no operand of {node.name} is known to change neither values nor shape"
+
+
+class RemoveNeutral(Rule):
+    """x * 1, x / 1, x ** 1, x - 0, x + (-0.0), x and true, x or false."""
+
+    name = "remove-neutral"
+    summary = "arithmetic with a constant that is neutral goes"
+    pattern: ClassVar[Op] = Op(tuple(NEUTRAL), Var("a"), Var("b"), fits=_lacks_neutral_operand)
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Takes the other operand."""
+        return found.values["a" if _neutral_index(found.root) == 1 else "b"]
+
+
+class RemoveSingle(Rule):
+    """What joins or reduces one value is that value."""
+
+    name = "remove-single"
+    summary = "Concat, Max, Mean, Min or Sum of one input goes"
+    pattern: ClassVar[Op] = Op(("Concat", "Max", "Mean", "Min", "Sum"), Var("x"))
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Takes the input."""
+        return found.values["x"]
+
+
+def _pads(node: ir.Node) -> bool:
+    amounts = integers(operand(node, 1))
+    return amounts is None or any(amounts)
+
+
+def _repeats(node: ir.Node) -> bool:
+    times = integers(operand(node, 1))
+    return times is None or any(count != 1 for count in times)
+
+
+def _drops(node: ir.Node) -> bool:
+    """Whether a Dropout may be in training mode, or its mask is used."""
+    mask = node.outputs[1:]
+    training = operand(node, 2)
+    return (training is not None and not all_equal_to(training, 0)) or any(
+        v.uses() or v.is_graph_output() for v in mask
+    )
+
+
+_CHANGES: Mapping[str, Callable[[ir.Node], bool]] = {"Pad": _pads, "Tile": _repeats, "Dropout": _drops}
+
+
+def _changes_something(node: ir.Node) -> str | None:
+    return f"{node.name} changes something, or may" if _CHANGES[node.op_type](node) else None
+
+
+class RemoveIdle(Rule):
+    """Operators whose parameters make them do nothing."""
+
+    name = "remove-idle"
+    summary = "Pad by nothing, Tile by ones and Dropout in inference go"
+    pattern: ClassVar[Op] = Op(tuple(_CHANGES), Var("x"), open_inputs=True, fits=_changes_something)
+
+    def check(self, found: Match, opset: int) -> str | None:
+        """Refuses opsets in which Dropout trains by default and Tile has other inputs."""
+        if opset < IDLE_OPSET:
+            return f"{found.root.op_type} is known from opset {IDLE_OPSET} on, the model has {opset}"
+        return None
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Takes the input."""
+        return found.values["x"]
+
+
+def _chosen(node: ir.Node) -> ir.Value | None:
+    """The operand that a Where takes wherever it looks, or None where it may take both or broadcasts it."""
+    condition, x, y = (operand(node, index) for index in range(3))
+    chosen = x if x is y or all_equal_to(condition, 1) else y if all_equal_to(condition, 0) else None
+    return chosen if same_sizes(chosen, node.outputs[0]) else None
+
+
+def _chooses(node: ir.Node) -> str | None:
+    return f"{node.name} may choose from both, or repeats what it chooses" if _chosen(node) is None else None
+
+
+class RemoveWhere(Rule):
+    """A Where that takes one operand everywhere is that operand."""
+
+    name = "remove-where"
+    summary = "Where with a constant condition that is all true or all false, or of one value with itself, goes"
+    pattern: ClassVar[Op] = Op("Where", Var("condition"), Var("x"), Var("y"), fits=_chooses)
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Takes the operand."""
+        chosen = _chosen(found.root)
+        assert chosen is not None, "the pattern fits only where one is chosen"
+        return chosen
+
+
+RULES = (RemoveNeutral(), RemoveSingle(), RemoveIdle(), RemoveWhere())
