@@ -64,7 +64,9 @@ def read_plan(path: Path) -> QuantPlan:
         raise SpecError(f"The plan {path} does not exist.", remedy="Check the path.") from error
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())
-        raise SpecError(f"The plan {path} cannot be read: {why}.", remedy="It is JSON, as --plan-out writes it.") from error
+        raise SpecError(
+            f"The plan {path} cannot be read: {why}.", remedy="It is JSON, as --plan-out writes it."
+        ) from error
     if not isinstance(data, dict):
         raise SpecError(f"The plan {path} is not a JSON object.", remedy="Write it anew with --plan-out.")
     return QuantPlan.from_dict(data)

@@ -14,6 +14,7 @@ from sardonyx.errors import DataError, PassError
 from sardonyx.measure import Session, SessionOptions
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.quantization.observers import MinMaxObserver, ObservedRange, Observer, PercentileObserver
+from sardonyx.passes.quantization.taps import tap
 
 CALIBRATORS: Mapping[str, Callable[[float], Observer]] = {
     "minmax": lambda percentile: MinMaxObserver(),
@@ -41,7 +42,7 @@ def calibrate(
 
     Args:
         model: The float model; it is not changed.
-        values: Names of float values of the main graph.
+        values: Names of float values of the main graph and of bodies.
         new_observer: Makes the observer of one value.
         context: Samples, threads and progress.
 
@@ -56,32 +57,27 @@ def calibrate(
     tapped = [name for name in values if name not in inputs]
     with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
         path = Path(folder) / "tapped.onnx"
-        ir.save(_tap(model, tapped), path)
+        taps = tap(model, tapped)
+        ir.save(taps.model, path)
         with Session(path, options=SessionOptions(threads=context.threads, arena=False)) as session:
-            done = _observe(session, tapped, observers, context)
+            done = _observe(session, taps.outputs, observers, context)
     if not done:
         raise DataError("There are zero calibration samples.", remedy="Give at least one; 30 to 300 are usual.")
     return CalibrationResult({name: observer.range() for name, observer in observers.items()}, done)
 
 
-def _observe(session: Session, tapped: Sequence[str], observers: Mapping[str, Observer], context: PassContext) -> int:
+def _observe(
+    session: Session, outputs: Mapping[str, str], observers: Mapping[str, Observer], context: PassContext
+) -> int:
     """Runs all samples past the observers and returns their number."""
     samples = context.samples or ()
     total = context.samples.len_hint if context.samples is not None else 0
     done = 0
     for feed in samples:
-        results = dict(zip(tapped, session.run(feed, tapped), strict=True)) if tapped else {}
+        fetched = session.run(feed, list(outputs.values())) if outputs else []
+        results = dict(zip(outputs, fetched, strict=True))
         for name, observer in observers.items():
             observer.observe(results.pop(name) if name in results else feed[name])
         done += 1
         context.progress(done, total, "calibrate")
     return done
-
-
-def _tap(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """Returns a copy of the model whose outputs are the named values; weights are shared."""
-    copy = ir.clone(model)
-    wanted = set(names)
-    by_name = {v.name: v for node in copy.graph for v in node.outputs if v.name in wanted}
-    copy.graph.outputs[:] = [by_name[name] for name in names] or copy.graph.outputs[:]
-    return copy

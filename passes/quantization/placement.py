@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities, OpSupport, Role
 from sardonyx.passes.quantization.conditions import unmet_condition, weight_axis
+from sardonyx.passes.quantization.scopes import graphs_of, nodes_in_order
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ def place(
     unusable: frozenset[str] = frozenset(),
     kept_float: Mapping[str, str] = NOTHING,
 ) -> Placement:
-    """Decides which values of the main graph become integers on a target.
+    """Decides which values become integers on a target, in the main graph and in the bodies of If, Loop and Scan.
 
     Args:
-        model: A verified model with inferred types; it is not changed.
+        model: A verified model with inferred types, whose values have names of their own; it is not changed.
         capabilities: The target's table.
         unusable: Names of values that have no finite range and must stay in float.
         kept_float: Reason by name of each node that stays in float whatever the table says.
@@ -105,6 +106,7 @@ class _Placer:
         self, graph: ir.Graph, capabilities: Capabilities, unusable: frozenset[str], kept_float: Mapping[str, str]
     ) -> None:
         self.graph = graph
+        self.nodes = tuple(nodes_in_order(graph))
         self.unusable = unusable
         self.kept_float = kept_float
         self.capabilities = capabilities
@@ -117,7 +119,7 @@ class _Placer:
         self._find_candidates()
         self._spread()
         self._give_back()
-        integer = [node for node in self.graph if node in self.integer]
+        integer = [node for node in self.nodes if node in self.integer]
         return Placement(
             values=tuple(self._values()),
             weights=tuple(self._weights()),
@@ -129,7 +131,7 @@ class _Placer:
     def _find_candidates(self) -> None:
         opset, needed = self.graph.opset_imports.get("", 0), self.capabilities.min_opset
         too_old = f"the target takes Q/DQ from opset {needed}; the model has {opset}" if opset < needed else None
-        for node in self.graph:
+        for node in self.nodes:
             row = self.capabilities.support(node.domain, node.op_type)
             if row is None:
                 continue
@@ -164,6 +166,8 @@ class _Placer:
         producer = value.producer() if value is not None else None
         if value is None or producer not in self.integer or value.is_graph_output() or len(value.uses()) != 1:
             return False
+        if producer.graph is not node.graph:
+            return False
         if self.rows[producer].role not in (Role.COMPUTE, Role.FOLLOWER):
             return False
         self.clamp_of[producer] = node
@@ -184,7 +188,7 @@ class _Placer:
 
     def _give_back(self) -> None:
         """Rule 3, from the outputs backwards."""
-        for node in reversed(self.graph):
+        for node in reversed(self.nodes):
             row = self.rows.get(node)
             if node not in self.integer or row is None or row.role not in (Role.FOLLOWER, Role.TRANSPARENT):
                 continue
@@ -206,10 +210,11 @@ class _Placer:
         return tuple(u for u in users if u in self.integer and value in _activations(u, self.rows[u]))
 
     def _values(self) -> Iterator[PlacedValue]:
-        for value in self.graph.inputs:
-            yield from self._towards_integers(value)
+        for graph in graphs_of(self.graph):
+            for value in graph.inputs:
+                yield from self._towards_integers(value)
         clamps = set(self.clamp_of.values())
-        for node in self.graph:
+        for node in self.nodes:
             if node in clamps or node in self.clamp_of:
                 yield from self._of_clamped(node)
             elif node in self.integer:
@@ -253,7 +258,7 @@ class _Placer:
             )
 
     def _weights(self) -> Iterator[PlacedWeight]:
-        for node in self.graph:
+        for node in self.nodes:
             row = self.rows.get(node)
             if node not in self.integer or row is None or row.weight is None:
                 continue

@@ -27,7 +27,7 @@ def observed_ranges(
 
     Args:
         model: The float model; it is not changed.
-        values: Names of float values of the main graph.
+        values: Names of float values of the main graph and of bodies.
         method: What names the observer with its options; ranges of other methods are not taken.
         new_observer: Makes the observer of one value.
         context: Samples, threads, progress, and the memory in which ranges are kept.

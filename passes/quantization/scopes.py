@@ -1,9 +1,18 @@
 """Models with bodies (If, Loop, Scan): their nodes and values as one, with names that tell them apart."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from sardonyx import ir
+
+BODIES = frozenset({"If", "Loop", "Scan"})
+"""Operators whose bodies are looked into: what runs in others (SequenceMap, contributed ones) stays as it is."""
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yields the bodies of an If, Loop or Scan."""
+    if node.op_type in BODIES and not node.domain:
+        yield from ir.node_subgraphs(node)
 
 
 def nodes_in_order(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -12,7 +21,7 @@ def nodes_in_order(graph: ir.Graph) -> Iterator[ir.Node]:
     The nodes of a body come before the node that runs it: they take values from outside, and it gives their results.
     """
     for node in graph:
-        for body in ir.node_subgraphs(node):
+        for body in bodies(node):
             yield from nodes_in_order(body)
         yield node
 
@@ -21,7 +30,7 @@ def graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
     """Yields a graph and all bodies in it, outer before inner."""
     yield graph
     for node in graph:
-        for body in ir.node_subgraphs(node):
+        for body in bodies(node):
             yield from graphs_of(body)
 
 
@@ -61,3 +70,19 @@ def remove_unused_constant(value: ir.Value) -> None:
         graph.remove(producer, safe=True)
     else:
         graph.initializers.pop(value.name or "")
+
+
+def left_in_functions(model: ir.Model, operators: Collection[tuple[str, str]]) -> dict[str, str]:
+    """Returns the reason by name of each node of some operators that stays in float because it is in a function.
+
+    Args:
+        model: A model; inlining leaves no functions.
+        operators: (domain, op_type) of the nodes.
+    """
+    return {
+        node.name or "": f"it is in the body of the function {function.name}: run cleanup first, which inlines it"
+        for function in model.functions.values()
+        for graph in graphs_of(function.graph)
+        for node in graph
+        if (node.domain, node.op_type) in operators
+    }

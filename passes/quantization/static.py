@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sardonyx import ir
-from sardonyx.capabilities import Capabilities
+from sardonyx.capabilities import Capabilities, Role
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.calibrate import CALIBRATORS, CalibrationResult
@@ -12,6 +12,7 @@ from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import observed_ranges
+from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values
 from sardonyx.passes.quantization.selection import kept_float
 
 
@@ -49,15 +50,19 @@ class QuantizeStatic(Pass):
             PassError: If the context has no target or no samples.
             DataError: If the samples do not fit the model.
         """
+        renamed = name_inner_values(model)
         plan = self.plan(model, context)
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         if not plan.points:
-            return PassResult(model, modified=False, refusals=refusals, details={"plan": plan.to_dict()})
+            return PassResult(model, modified=renamed, refusals=refusals, details={"plan": plan.to_dict()})
         result = InsertQdq(plan).apply(model, context)
         return PassResult(model, True, result.stats, refusals + result.refusals, details={"plan": plan.to_dict()})
 
     def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
-        """Returns the plan for a model without changing it. See `apply` for the errors raised."""
+        """Returns the plan for a model, whose values have names of their own, without changing it.
+
+        See `apply` for the errors raised.
+        """
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
         ir.ensure_shapes(model)
@@ -67,7 +72,7 @@ class QuantizeStatic(Pass):
             target=context.capabilities.target,
             points=chosen.points,
             compute_nodes=placement.compute_nodes,
-            float_nodes=placement.float_nodes,
+            float_nodes=placement.float_nodes | left_in_functions(model, _computing(context.capabilities)),
             calibration={
                 "method": self.calibrator,
                 "percentile": self.percentile if self.calibrator == "percentile" else None,
@@ -95,3 +100,7 @@ class QuantizeStatic(Pass):
             if not infinite:
                 return placement, observed
             unusable |= infinite
+
+
+def _computing(capabilities: Capabilities) -> set[tuple[str, str]]:
+    return {key for key, row in capabilities.operators.items() if row.role is Role.COMPUTE}

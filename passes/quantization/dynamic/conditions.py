@@ -15,7 +15,8 @@ WITHOUT_KERNEL: Mapping[str, str] = {
 }
 """Operators that people expect to be quantized and that a target does not list, with the reason to give."""
 
-QUANTIZERS = frozenset({"DequantizeLinear"})
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+"""Operators whose weights are never activations."""
 
 
 def why_not(node: ir.Node, row: DynamicSupport, opset: int) -> str | None:
@@ -37,13 +38,6 @@ def why_not(node: ir.Node, row: DynamicSupport, opset: int) -> str | None:
         if reason is not None:
             return reason
     return _matrix(node) if row.weight_support is not None else _recurrent(node, row)
-
-
-def has_integer_weight(node: ir.Node, row: DynamicSupport) -> bool:
-    """Whether an earlier pass has quantized the node's weight: there is nothing left to do or to say."""
-    weights = (node.inputs[index] for index in row.weights if index < len(node.inputs))
-    producers = (value.producer() for value in weights if value is not None)
-    return any(producer is not None and producer.op_type in QUANTIZERS for producer in producers)
 
 
 def _weight(node: ir.Node, index: int) -> str | None:

@@ -60,7 +60,8 @@ class FormWriter:
         """Adds the integers of a weight, its axes permuted; nodes that share a weight share them too."""
         tensor = ir.constant_tensor(value)
         graph = value.graph
-        assert tensor is not None and graph is not None, "only constants of the model are planned"
+        assert tensor is not None, "only constants are planned"
+        assert graph is not None, "values of the model are in a graph"
         key = (id(value), point.axis or 0, transpose is not None)
         if key not in self._weights:
             stored = tensor.shape.numpy()
@@ -114,7 +115,8 @@ def _matmul(
     writer: FormWriter, graph: ir.Graph, node: ir.Node, points: Mapping[int, QuantPoint], factor: float = 1.0
 ) -> list[ir.Value]:
     activation, weight = node.inputs[0], node.inputs[1]
-    assert activation is not None and weight is not None, "checked by the conditions"
+    assert activation is not None, "MatMul has two operands"
+    assert weight is not None, "checked by the conditions"
     point = points[1]
     integers, scale, zero_point = writer.activation(graph, activation, node)
     transpose = (1, 0) if node.op_type == "Gemm" and ir.attribute(node, "transB", 0) else None
@@ -147,8 +149,10 @@ def _lstm(writer: FormWriter, graph: ir.Graph, node: ir.Node, points: Mapping[in
     inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
     for index in (1, 2):
         weight, point = node.inputs[index], points[index]
-        assert weight is not None and weight.shape is not None, "checked by the conditions"
-        shape = weight.shape.numpy()[:2]
+        assert weight is not None, "checked by the conditions"
+        tensor = ir.constant_tensor(weight)
+        assert tensor is not None, "checked by the conditions"
+        shape = tensor.shape.numpy()[:2]
         inputs[index] = writer.weight(weight, point, (0, 2, 1))
         scale = np.asarray(point.scale, np.float32).reshape(shape)
         zero_point = np.asarray(point.zero_point, ir.DataType[point.dtype].numpy()).reshape(shape)

@@ -7,11 +7,11 @@ from sardonyx import ir
 from sardonyx.capabilities import Capabilities, DynamicSupport
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
-from sardonyx.passes.quantization.dynamic.conditions import WITHOUT_KERNEL, has_integer_weight, why_not
+from sardonyx.passes.quantization.dynamic.conditions import RECURRENT, WITHOUT_KERNEL, why_not
 from sardonyx.passes.quantization.dynamic.insert import InsertDynamic
 from sardonyx.passes.quantization.dynamic.weights import weight_axis, weight_point
 from sardonyx.passes.quantization.plan import QuantPlan, QuantPoint
-from sardonyx.passes.quantization.scopes import name_inner_values, nodes_in_order
+from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values, nodes_in_order
 from sardonyx.passes.quantization.selection import kept_float
 
 
@@ -44,9 +44,7 @@ class QuantizeDynamic(Pass):
         plan = self.plan(model, context)
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         written = InsertDynamic(plan).apply(model, context)
-        return PassResult(
-            model, renamed or written.modified, written.stats, refusals, details={"plan": plan.to_dict()}
-        )
+        return PassResult(model, renamed or written.modified, written.stats, refusals, details={"plan": plan.to_dict()})
 
     def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
         """Returns the plan for a model, whose values have names of their own, without changing it."""
@@ -78,13 +76,9 @@ class _Search:
             row = self.capabilities.dynamic.get((node.domain, node.op_type))
             if row is not None:
                 self._consider(node, row, opset)
-            elif not node.domain and node.op_type in WITHOUT_KERNEL and _has_float_weight(node):
+            elif not node.domain and node.op_type in WITHOUT_KERNEL and _is_omission(node):
                 self.float_nodes[node.name or ""] = WITHOUT_KERNEL[node.op_type]
-        for function in self.model.functions.values():
-            for node in nodes_in_order(function.graph):
-                if (node.domain, node.op_type) in self.capabilities.dynamic:
-                    why = f"it is in the body of the function {function.name}: run cleanup first, which inlines it"
-                    self.float_nodes[node.name or ""] = why
+        self.float_nodes |= left_in_functions(self.model, self.capabilities.dynamic)
         points = self._points()
         return QuantPlan(self.capabilities.target, points, tuple(self.nodes), self.float_nodes, {"method": "dynamic"})
 
@@ -96,7 +90,7 @@ class _Search:
             weights = [value for value in (node.inputs[index] for index in row.weights) if value is not None]
             self.values |= {weight.name or "": weight for weight in weights}
             self.nodes[name] = [(weight.name or "", axis) for weight in weights]
-        elif not has_integer_weight(node, row) and _has_float_weight(node):
+        elif _is_omission(node):
             self.float_nodes[name] = reason
 
     def _points(self) -> tuple[QuantPoint, ...]:
@@ -118,8 +112,10 @@ class _Search:
         return tuple(point for point in taken if point.consumers)
 
 
-def _has_float_weight(node: ir.Node) -> bool:
-    """Whether a second operand is there and is a FLOAT constant: a product of two activations is nobody's omission."""
+def _is_omission(node: ir.Node) -> bool:
+    """Whether a node that stays in float is worth a reason: not a product of two activations, nor one of integers."""
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     tensor = ir.constant_tensor(weight) if weight is not None else None
-    return tensor is not None and tensor.dtype is ir.DataType.FLOAT
+    if tensor is not None:
+        return tensor.dtype.is_floating_point()
+    return node.op_type in RECURRENT
