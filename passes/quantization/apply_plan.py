@@ -7,7 +7,7 @@ from pathlib import Path
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
-from sardonyx.passes.quantization.check_plan import check_plan
+from sardonyx.passes.quantization.check_plan import checked_plan, require_model
 from sardonyx.passes.quantization.dynamic.insert import InsertDynamic
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.plan import QuantPlan
@@ -39,8 +39,10 @@ class ApplyPlan(Pass):
                 target's table does not allow.
         """
         plan = read_plan(Path(self.file))
+        require_model(plan, model)
         renamed = name_inner_values(model)
-        check_plan(plan, model, context.capabilities)
+        ir.ensure_shapes(model)
+        plan = checked_plan(plan, model, context.capabilities)
         static = InsertQdq(plan).apply(model, context)
         dynamic = InsertDynamic(plan).apply(model, context)
         return PassResult(

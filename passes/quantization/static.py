@@ -1,6 +1,7 @@
 """Static INT8 quantization: place, calibrate, choose, insert."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities, Role
@@ -15,6 +16,9 @@ from sardonyx.passes.quantization.ranges import observed_ranges
 from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values
 from sardonyx.passes.quantization.selection import kept_float
 
+ACTIVATIONS: Mapping[str, ir.DataType] = {"uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8}
+"""Types of activations, by the name that the option takes."""
+
 
 @dataclass(frozen=True)
 class QuantizeStatic(Pass):
@@ -25,6 +29,7 @@ class QuantizeStatic(Pass):
         percentile: Share of values to represent, in percent, for `percentile`.
         exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
         include: Patterns of the only nodes to quantize; empty for all.
+        activations: Integer type of activations, `uint8` or `int8`; empty for the one that the target prefers.
     """
 
     name = "quantize-static"
@@ -34,6 +39,7 @@ class QuantizeStatic(Pass):
     percentile: float = 99.99
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    activations: str = ""
 
     def __post_init__(self) -> None:
         if self.calibrator not in CALIBRATORS:
@@ -42,6 +48,10 @@ class QuantizeStatic(Pass):
             )
         if not 50 < self.percentile <= 100:
             raise SpecError(f"A percentile of {self.percentile} is outside (50, 100].", remedy="99.9 to 100 are usual.")
+        if self.activations not in ("", *ACTIVATIONS):
+            raise SpecError(
+                f"Activations cannot be {self.activations!r}.", remedy=f"Use one of: {', '.join(ACTIVATIONS)}."
+            )
 
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Plans and writes the Q/DQ nodes.
@@ -65,14 +75,15 @@ class QuantizeStatic(Pass):
         """
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
+        capabilities = self._table(context.capabilities)
         ir.ensure_shapes(model)
-        placement, observed = self._observe(model, context, context.capabilities)
-        chosen = choose(model, placement, observed.ranges, context.capabilities)
+        placement, observed = self._observe(model, context, capabilities)
+        chosen = choose(model, placement, observed.ranges, capabilities)
         return QuantPlan(
-            target=context.capabilities.target,
+            target=capabilities.target,
             points=chosen.points,
             compute_nodes=placement.compute_nodes,
-            float_nodes=placement.float_nodes | left_in_functions(model, _computing(context.capabilities)),
+            float_nodes=placement.float_nodes | left_in_functions(model, _computing(capabilities)),
             calibration={
                 "method": self.calibrator,
                 "percentile": self.percentile if self.calibrator == "percentile" else None,
@@ -80,6 +91,13 @@ class QuantizeStatic(Pass):
                 "weight_scales_raised_for_bias": chosen.raised_scales,
             },
         )
+
+    def _table(self, capabilities: Capabilities) -> Capabilities:
+        """The target's table with the type of activations that was asked for."""
+        if not self.activations:
+            return capabilities
+        scheme = replace(capabilities.activation, dtype=ACTIVATIONS[self.activations])
+        return replace(capabilities, activation=scheme)
 
     def _observe(
         self, model: ir.Model, context: PassContext, capabilities: Capabilities

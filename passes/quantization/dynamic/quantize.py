@@ -80,7 +80,7 @@ class _Search:
                 self.float_nodes[node.name or ""] = WITHOUT_KERNEL[node.op_type]
         self.float_nodes |= left_in_functions(self.model, self.capabilities.dynamic)
         points = self._points()
-        return QuantPlan(self.capabilities.target, points, tuple(self.nodes), self.float_nodes, {"method": "dynamic"})
+        return QuantPlan(self.capabilities.target, points, tuple(self.nodes), self.float_nodes)
 
     def _consider(self, node: ir.Node, row: DynamicSupport, opset: int) -> None:
         name = node.name or ""
