@@ -107,7 +107,8 @@ DYNAMIC = (
     ),
     DynamicSupport("LSTM", weights=(1, 2), attributes={"layout": 0}, note="DynamicQuantizeLSTM"),
 )
-"""The runtime has no such kernel for GRU and RNN; its ConvInteger is slower than QLinearConv."""
+"""What the runtime makes of the dynamically quantized forms. It has no such kernel for GRU and RNN, and computes
+ConvInteger without the fusions of QLinearConv (tests/backends/test_onnxruntime_dynamic.py tries every row)."""
 
 
 _MOVES_ANY_FLOAT = (

@@ -19,16 +19,17 @@ apply it with --plan."""
 
 def _list_schemes(show: bool) -> None:
     if show:
-        from sardonyx.backends import backend
+        from sardonyx.backends import backends
         from sardonyx.measure import describe_machine
         from sardonyx.pipeline.schemes import DEFAULTS, available_schemes, preferred_static
 
-        table = backend("onnxruntime").capabilities(describe_machine())
-        for scheme in available_schemes().values():
-            say(f"{scheme.name}: {scheme.summary}")
-            say(f"    {scheme.pipeline}" + ("" if scheme.samples else " (needs no samples)"))
-        say(f"\nstatic is {preferred_static(table)} on this machine")
-        say("auto is " + ", ".join(f"{name} for {kind} models" for kind, name in DEFAULTS.items()))
+        for each in available_schemes().values():
+            say(f"{each.name}: {each.summary}")
+            say(f"    {each.pipeline}" + ("" if each.samples else " (needs no samples)"))
+        say("")
+        for name, kind in backends().items():
+            say(f"static is {preferred_static(kind().capabilities(describe_machine()))} for {name} on this machine")
+        say("auto is " + ", ".join(f"{scheme} for {kind} models" for kind, scheme in DEFAULTS.items()))
         raise typer.Exit
 
 

@@ -83,8 +83,8 @@ _SCHEMES = (
     ),
 )
 
-RECURRENT, CONVOLUTIONAL, PRODUCTS = "recurrent", "convolutional", "products"
-DEFAULTS: Mapping[str, str] = {RECURRENT: "static-dynamic", CONVOLUTIONAL: "static", PRODUCTS: "dynamic"}
+RECURRENT, CONVOLUTIONAL, OTHER = "recurrent", "convolutional", "other"
+DEFAULTS: Mapping[str, str] = {RECURRENT: "static-dynamic", CONVOLUTIONAL: "static", OTHER: "dynamic"}
 """The scheme that `auto` takes by kind of model, where samples were given."""
 
 _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
@@ -109,7 +109,7 @@ def scheme_named(name: str) -> QuantizationScheme:
 
 
 def model_kind(model: ir.Model) -> str:
-    """Returns the kind of a model by its operators: recurrent, convolutional or made of matrix products.
+    """Returns the kind of a model by its operators: recurrent, convolutional or other, such as a transformer.
 
     A model with LSTM, GRU or RNN nodes is recurrent; else one that has more weights in convolutions than in MatMul and
     Gemm is convolutional.
@@ -124,7 +124,7 @@ def model_kind(model: ir.Model) -> str:
             if tensor is not None:
                 elements[node.op_type] += tensor.size
     convolutional = elements["Conv"] + elements["ConvTranspose"]
-    return CONVOLUTIONAL if convolutional > elements["MatMul"] + elements["Gemm"] else PRODUCTS
+    return CONVOLUTIONAL if convolutional > elements["MatMul"] + elements["Gemm"] else OTHER
 
 
 def default_scheme(model: ir.Model, *, samples: bool) -> QuantizationScheme:

@@ -116,7 +116,7 @@ class _Plan:
         if point.axis is None and point.kind is not PointKind.DYNAMIC_WEIGHT:
             return 1
         if tensor is None or point.axis is None:
-            return f"an axis of {point.axis} does not go with a {point.kind}"
+            return f"it has axis {point.axis}, which does not go with its kind, {point.kind}"
         rank = len(tensor.shape)
         if not 0 <= point.axis < rank:
             return f"its axis {point.axis} is outside 0 to {rank - 1}"
