@@ -15,6 +15,9 @@ WITHOUT_KERNEL: Mapping[str, str] = {
 }
 """Operators that people expect to be quantized and that a target does not list, with the reason to give."""
 
+MAX_PRODUCTS = (2**31 - 1) // (255 * 128)
+"""Products of UINT8 and INT8 that INT32 can hold the sum of, whatever they are."""
+
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 """Operators whose weights are never activations."""
 
@@ -46,6 +49,9 @@ def _weight(node: ir.Node, index: int) -> str | None:
         return f"its weight, input {index}, is absent"
     tensor = ir.constant_tensor(value)
     if tensor is None:
+        first = node.inputs[0]
+        if first is not None and ir.constant_tensor(first) is not None:
+            return f"its constant {first.name} is the first operand, and integer weights are the second"
         return f"its weight {value.name} is not a constant"
     if tensor.dtype is not ir.DataType.FLOAT:
         return f"its weight {value.name} is {tensor.dtype.name}, not FLOAT"
@@ -56,9 +62,13 @@ def _weight(node: ir.Node, index: int) -> str | None:
 
 def _matrix(node: ir.Node) -> str | None:
     weight = node.inputs[1]
-    rank = len(weight.shape) if weight is not None and weight.shape is not None else None
-    if rank != 2:
-        return f"its weight {weight.name if weight else ''} has rank {rank}, not 2"
+    assert weight is not None, "checked before"
+    shape = weight.shape.numpy() if weight.shape is not None else ()
+    if len(shape) != 2:
+        return f"its weight {weight.name} has rank {len(shape)}, not 2"
+    products = shape[1 if node.op_type == "Gemm" and ir.attribute(node, "transB", 0) else 0]
+    if products > MAX_PRODUCTS:
+        return f"sums of {products} products with its weight {weight.name} may overflow INT32"
     if node.op_type != "Gemm":
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None

@@ -114,8 +114,6 @@ class _Search:
 
 def _is_omission(node: ir.Node) -> bool:
     """Whether a node that stays in float is worth a reason: not a product of two activations, nor one of integers."""
-    weight = node.inputs[1] if len(node.inputs) > 1 else None
-    tensor = ir.constant_tensor(weight) if weight is not None else None
-    if tensor is not None:
-        return tensor.dtype.is_floating_point()
-    return node.op_type in RECURRENT
+    operands = [value for value in node.inputs[:2] if value is not None]
+    constants = [tensor for tensor in map(ir.constant_tensor, operands) if tensor is not None]
+    return node.op_type in RECURRENT or any(tensor.dtype.is_floating_point() for tensor in constants)

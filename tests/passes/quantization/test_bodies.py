@@ -1,4 +1,4 @@
-"""Quantization inside If, Loop and Scan bodies and of local functions; states fed back; several inputs."""
+"""Quantization inside If, Loop and Scan bodies and of local functions."""
 
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from sardonyx.passes.quantization.taps import LARGEST, tap
 from tests import models_for_tests as build
 from tests.passes.quantization import body_models as bodies
 
-node = bodies.node
 CASES = {
     "branches": (bodies.branches, [*bodies.feeds(c=True), *bodies.feeds(c=False)], 2),
     "loop": (bodies.loop, bodies.feeds(n=np.int64(5)), 1),
@@ -131,32 +130,3 @@ def test_a_product_in_a_function_that_was_not_inlined_is_named(dynamic: bool) ->
     result = instance.apply(model, context(bodies.feeds()))
     assert not result.modified
     assert "the body of the function Layer: run cleanup first" in result.refusals[0].reason
-
-
-def test_a_state_that_is_fed_back_is_calibrated_from_the_samples() -> None:
-    source = build.proto(
-        [
-            node("MatMul", ["state", "w"], ["h"], name="product"),
-            node("Add", ["h", "x"], ["next_state"], name="add"),
-            node("Gather", ["table", "token"], ["y"], name="lookup"),
-        ],
-        {"x": [1, 8], "state": [1, 8]},
-        {"next_state": [1, 8], "y": None},
-        {"w": build.weights(8, 8), "table": build.weights(4, 8)},
-    )
-    source.graph.input.append(bodies.value("token", bodies.INT64, [1]))
-    feeds = []
-    state = np.zeros((1, 8), np.float32)
-    for step in range(8):
-        feed = {"x": build.weights(1, 8, seed=step), "state": state, "token": np.array([step % 4])}
-        feeds.append(feed)
-        state = build.run(source, feed)[0]
-    model, result = quantized(source, feeds, dynamic=False)
-    assert result.details["plan"]["compute_nodes"] == ["product"]
-    seen = {point["value"]: point for point in result.details["plan"]["points"]}
-    assert seen["state"]["high"] == pytest.approx(max(f["state"].max() for f in feeds), rel=1e-5)
-    with Session(ir.serialize(model)) as session:
-        for feed in feeds:
-            expected, actual = build.run(source, feed), session.run(feed)
-            np.testing.assert_allclose(actual[0], expected[0], atol=0.05)  # a step of 1/127 of states up to 2
-            np.testing.assert_array_equal(actual[1], expected[1])

@@ -269,6 +269,16 @@ class TestRefusals:
     def test_weights(self, weight: np.ndarray, shape: Sequence[int], reason: str) -> None:
         assert reason in self.refused(matmul(weight, shape))
 
+    def test_a_constant_on_the_left(self) -> None:
+        made = node("MatMul", ["w", "x"], ["y"], name="product")
+        source = build.proto([made], {"x": [8, 3]}, {"y": None}, {"w": build.weights(4, 8)})
+        assert "its constant w is the first operand" in self.refused(source)
+
+    def test_a_sum_that_may_overflow(self) -> None:
+        assert "sums of 70000 products with its weight w may overflow" in self.refused(
+            matmul(np.zeros((70000, 1), np.float32), ("N", 70000))
+        )
+
     @pytest.mark.parametrize("dtype", [np.float16, np.float64])
     def test_other_floats(self, dtype: type) -> None:
         source = matmul(build.weights(8, 4).astype(dtype))
