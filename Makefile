@@ -32,14 +32,15 @@ test: lint
 	$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup
 
 test-all: lint
-	bash tools/install.sh "$(PYTHON)" train
+	bash tools/install.sh "$(PYTHON)" train,exports
 	HYPOTHESIS_PROFILE=thorough $(THREADS) $(BIN)/pytest -n 2 --dist loadgroup -m ""
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/static_int8.py
 	$(BIN)/python benchmarks/ir_scale.py
-	$(BIN)/python benchmarks/memory.py calibration models/data/digits_cnn.onnx
-	$(BIN)/python benchmarks/memory.py weights 3
+	$(BIN)/python benchmarks/calibration.py time
+	$(BIN)/python benchmarks/calibration.py memory
+	$(BIN)/python benchmarks/memory.py 3
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

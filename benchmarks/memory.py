@@ -1,28 +1,20 @@
-"""Peak memory of the two things that must not grow with their input.
+"""Peak memory of what must not grow with the weights (`benchmarks/calibration.py` has that of calibration).
 
-    python benchmarks/memory.py calibration MODEL [COUNT ...]   percentile calibration with 30 and 300 samples
-    python benchmarks/memory.py weights [GIGABYTES]             load, cleanup, folding and save
+    python benchmarks/memory.py [GIGABYTES]
 
-Calibration draws standard normal samples for the model's inputs, one at a time. The second makes a model whose weights
-lie in one sparse external file, takes it through the exact passes and saves it. Each run has a process of its own;
-what importing needs is printed beside it.
+Makes a model whose weights lie in one sparse external file, takes it through the exact passes and saves it, in a
+process of its own; what importing needs is printed beside it.
 """
 
 import sys
 import tempfile
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from sardonyx import ir
-from sardonyx.backends import backend
-from sardonyx.measure import Samples, Session, describe_machine, measure_peak
-from sardonyx.passes.base import PassContext
-from sardonyx.passes.quantization.static import QuantizeStatic
+from sardonyx.measure import measure_peak
 from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipeline
 
 TENSOR_BYTES = 100 << 20
@@ -31,28 +23,6 @@ MB = 1 << 20
 
 def imports_only() -> None:
     """Imports what the other functions use."""
-
-
-def _draw(path: str, count: int) -> Iterator[dict[str, np.ndarray]]:
-    with Session(path) as session:
-        specs = session.inputs
-    generator = np.random.default_rng(0)
-    for _ in range(count):
-        yield {
-            spec.name: generator.standard_normal([d if isinstance(d, int) else 1 for d in spec.shape]).astype(
-                spec.dtype
-            )
-            for spec in specs
-        }
-
-
-def calibrate(path: str, count: int) -> None:
-    """Optimizes a model and quantizes it with percentile calibration over `count` samples."""
-    passes = parse_pipeline(Recipe().optimize, available_passes())
-    samples = Samples(partial(_draw, path, count), "random samples", count)
-    context = PassContext(backend("onnxruntime").capabilities(describe_machine()), samples)
-    result = PassManager([*passes, QuantizeStatic()], context=context).run(ir.load(path).model)
-    assert result.records[-1].status == "applied", result.records[-1].reason
 
 
 def write_sparse_model(path: Path, tensors: int) -> None:
@@ -94,14 +64,7 @@ def main() -> None:
     """Prints peaks in MiB."""
     base = measure_peak(imports_only)
     print(f"imports alone: {base / MB:.0f} MiB")
-    what, *rest = sys.argv[1:] or ["weights"]
-    if what == "calibration":
-        path, counts = rest[0], [int(c) for c in rest[1:]] or [30, 300]
-        peaks = {count: measure_peak(calibrate, path, count) for count in counts}
-        for count, peak in peaks.items():
-            print(f"{count} samples: {peak / MB:.0f} MiB, {peak / peaks[counts[0]]:.3f} of the first")
-        return
-    tensors = round(float(rest[0] if rest else 3) * (1 << 30) / TENSOR_BYTES)
+    tensors = round(float(sys.argv[1] if len(sys.argv) > 1 else 3) * (1 << 30) / TENSOR_BYTES)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in" / "model.onnx"
         written = Path(folder) / "out" / "model.onnx"

@@ -1,36 +1,67 @@
-"""Compares the exact passes with other optimizers on a folder of models, each in a process of its own.
+"""Compares the exact passes with other optimizers, file to file, on folders of models.
 
-    pip install onnxsim onnxslim onnxscript
-    python benchmarks/optimizer.py FOLDER [NAME ...]
+    pip install onnxsim==0.8.1 onnxslim==0.1.98 onnxscript
+    python benchmarks/optimizer.py RESULTS.jsonl FOLDER [FOLDER ...] [--only TEXT] [--minutes 30] [--latency 0.5]
+    python benchmarks/optimizer.py RESULTS.jsonl                      # the summary of what was measured so far
 
-FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()` (feeds). Per tool and model: nodes afterwards (those
-of other domains than the standard one in brackets), seconds (best of three, import left out), peak memory, the median
-ratio of paired latencies against the original under ONNX Runtime, and the signal-to-noise ratio of the outputs.
+A FOLDER holds `NAME/model.onnx` beside feeds: `NAME/feeds_*.npz`, or `NAME/eval.py` with `calib()`. The torch exports
+come from `python -m sardonyx.models.exports FOLDER`. Each model has a process of its own, in which the tools take turns
+three times; per tool its least time counts, loading and saving included, importing left out. Peak memory is that of
+one more process a tool. Models that RESULTS has already are left out, so a run can be taken up again.
 """
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from sardonyx import ir
-from sardonyx.measure import ErrorAccumulator, Session, measure_peak, paired_latency
+from sardonyx.backends import backend
+from sardonyx.errors import BackendError, DataError
+from sardonyx.measure import ErrorAccumulator, Session, SessionOptions, describe_machine, measure_peak, paired_latency
+from sardonyx.passes.base import PassContext
 from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipeline
 
-ROUNDS, SECONDS, FEEDS = 3, 3.0, 3
+ROUNDS, FEEDS = 3, 3
+EQUAL_DB = 90.0
+"""Signal to noise above which float32 outputs are called equal: reassociated sums of deep networks reach 100 dB."""
+NOISE = 0.02
+"""Two sessions of one model differ by less than this where machines are shared."""
+MODEL_SECONDS = 900.0
+OURS, OURS_ON_TARGET = "sardonyx", "sardonyx-ort"
+Row = dict[str, Any]
+
+
+@cache
+def _target() -> PassContext:
+    return PassContext(backend("onnxruntime").capabilities(describe_machine()))
+
+
+def _optimize(source: str, written: str, context: PassContext) -> None:
+    passes = parse_pipeline(Recipe().optimize, available_passes())
+    ir.save(PassManager(passes, context=context).run(ir.load(source).model).model, written)
 
 
 def with_sardonyx(source: str, written: str) -> None:
-    """The default exact passes."""
-    result = PassManager(parse_pipeline(Recipe().optimize, available_passes())).run(ir.load(source).model)
-    ir.save(result.model, written)
+    """The default exact passes, for any target: operators of the standard domain."""
+    _optimize(source, written, PassContext())
+
+
+def with_sardonyx_on_target(source: str, written: str) -> None:
+    """The default exact passes for ONNX Runtime: its own operators too, where its table admits them."""
+    _optimize(source, written, _target())
 
 
 def with_onnxsim(source: str, written: str) -> None:
@@ -65,17 +96,24 @@ def with_onnxruntime(source: str, written: str) -> None:
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-TOOLS: dict[str, Callable[[str, str], None]] = {
-    "sardonyx": with_sardonyx,
+Tool = Callable[[str, str], None]
+TOOLS: Mapping[str, Tool] = {
+    OURS: with_sardonyx,
+    OURS_ON_TARGET: with_sardonyx_on_target,
     "onnxsim": with_onnxsim,
     "onnxslim": with_onnxslim,
     "onnxscript": with_onnxscript,
     "onnxruntime": with_onnxruntime,
 }
+PEERS = tuple(name for name in TOOLS if name not in (OURS, OURS_ON_TARGET))
 
 
 def feeds_of(folder: Path) -> list[dict[str, Any]]:
-    """The first feeds of a model's `eval.py`."""
+    """The first feeds of a model."""
+    stored = sorted(folder.glob("feeds_*.npz"))[:FEEDS]
+    if stored:
+        return [dict(np.load(path)) for path in stored]
+    sys.path.insert(0, str(folder.parent))
     spec = spec_from_file_location(f"task_{folder.name}", folder / "eval.py")
     assert spec is not None
     assert spec.loader is not None
@@ -84,56 +122,187 @@ def feeds_of(folder: Path) -> list[dict[str, Any]]:
     return list(module.calib()[:FEEDS])
 
 
-def count(path: Path) -> str:
-    """Nodes of a model, with those outside the standard domain in brackets."""
-    model = ir.load(path).model
-    nodes = [node for graph in ir.all_graphs(model) for node in graph if node.op_type != "Constant"]
-    foreign = sum(bool(node.domain) for node in nodes)
-    return f"{len(nodes)} ({foreign})" if foreign else str(len(nodes))
+def count(path: Path) -> dict[str, int]:
+    """Nodes of a model in all its graphs, and those of them outside the standard domain; Constant nodes left out."""
+    nodes = [node for graph in ir.all_graphs(ir.load(path).model) for node in graph if node.op_type != "Constant"]
+    return {"nodes": len(nodes), "foreign": sum(bool(node.domain) for node in nodes)}
 
 
-def measure(tool: Callable[[str, str], None], source: Path, feeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Runs one tool on one model and measures the result."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "model.onnx"
-        times = []
-        for _ in range(ROUNDS):
+def measure_model(folder: Path, latency: float) -> Iterator[Row]:
+    """Yields a row for the original and one a tool; a tool that fails is a result of this benchmark."""
+    source = folder / "model.onnx"
+    feeds = feeds_of(folder)
+    yield {"tool": "original", **count(source)}
+    with tempfile.TemporaryDirectory() as temporary:
+        written = {tool: Path(temporary) / tool / "model.onnx" for tool in TOOLS}
+        rows: dict[str, Row] = {}
+        for tool, path in written.items():
+            path.parent.mkdir()
+            rows[tool] = {"tool": tool, **_peak(TOOLS[tool], source, path)}
+        working = [tool for tool, row in rows.items() if "failed" not in row]
+        for tool, seconds in _take_turns(working, source, written).items():
+            rows[tool] |= {"seconds": round(seconds, 4), **count(written[tool])}
+            rows[tool] |= _against(source, written[tool], feeds, latency)
+    yield from rows.values()
+
+
+def _peak(tool: Tool, source: Path, path: Path) -> Row:
+    try:
+        return {"peak_mib": measure_peak(tool, str(source), str(path)) >> 20}
+    except BackendError as error:
+        return {"failed": " ".join(error.message.split())[:160]}
+
+
+def _take_turns(tools: Sequence[str], source: Path, written: Mapping[str, Path]) -> dict[str, float]:
+    """Returns the least seconds of each tool; the first round, which also imports, is not counted."""
+    times: dict[str, list[float]] = {tool: [] for tool in tools}
+    for _ in range(ROUNDS + 1):
+        for tool in tools:
             start = time.perf_counter()
-            tool(str(source), str(written))
-            times.append(time.perf_counter() - start)
-        peak = measure_peak(tool, str(source), str(written))
-        with Session(source) as original, Session(written) as optimized:
+            TOOLS[tool](str(source), str(written[tool]))
+            times[tool].append(time.perf_counter() - start)
+    return {tool: min(taken[1:]) for tool, taken in times.items()}
+
+
+def _against(source: Path, written: Path, feeds: Sequence[dict[str, Any]], latency: float) -> Row:
+    """Compares outputs, the runtime's optimizations off, and times both with all of them on."""
+    try:
+        with _plain(source) as original, _plain(written) as optimized:
             errors = ErrorAccumulator([output.name for output in original.outputs])
             for feed in feeds:
                 errors.update(original.run(feed), optimized.run(feed))
-            timing = paired_latency(original, optimized, feeds[0], seconds=SECONDS)
-        return {
-            "nodes": count(written),
-            "seconds": round(min(times), 3),
-            "peak_mib": peak >> 20,
-            "speedup": [round(v, 3) for v in (timing.ratio, timing.low, timing.high)],
-            "sqnr_db": min(round(min(e.sqnr_db, 999.0)) for e in errors.result()),
+            noise = min(min(error.sqnr_db, 999.0) if error.ok else -999.0 for error in errors.result())
+        with Session(source) as original, Session(written) as optimized:
+            timing = paired_latency(original, optimized, feeds[0], seconds=latency)
+    except (BackendError, DataError) as error:
+        return {"does_not_run": " ".join(error.message.split())[:160]}
+    ratio = [round(value, 3) for value in (timing.ratio, timing.low, timing.high)]
+    return {"sqnr_db": round(noise, 1), "speedup": ratio}
+
+
+def _plain(path: Path) -> Session:
+    return Session(path, options=SessionOptions(optimization="disabled"))
+
+
+def _work(sender: Connection, folder: Path, latency: float) -> None:
+    for row in measure_model(folder, latency):
+        sender.send(row)
+
+
+def rows_of(folder: Path, latency: float) -> list[Row]:
+    """Measures a model in a process of its own, which may die or be late; what it has told by then is kept."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, folder, latency))
+    process.start()
+    sender.close()
+    rows: list[Row] = []
+    deadline = time.monotonic() + MODEL_SECONDS
+    try:
+        while receiver.poll(max(0.0, deadline - time.monotonic())):
+            rows.append(receiver.recv())
+    except EOFError:
+        pass
+    if process.is_alive() and time.monotonic() >= deadline:
+        process.kill()
+    process.join()
+    if len(rows) <= 1:
+        rows.append({"tool": "all", "failed": f"the model's process ended with {process.exitcode}"})
+    return [{"set": folder.parent.name, "model": folder.name, **row} for row in rows]
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3g}" if values else "-"
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or "failed" in row:
+        return "failed"
+    nodes = f"{row['nodes']} ({row['foreign']})" if row["foreign"] else str(row["nodes"])
+    if row["tool"] == "original":
+        return nodes
+    wrong = "" if _equal(row) else " **differs**" if "sqnr_db" in row else " does not run"
+    speed = f"{row['speedup'][0]:.2f}x" if "speedup" in row else ""
+    return f"{nodes}{wrong}, {row['seconds']:.2f} s, {row['peak_mib']} MiB, {speed}"
+
+
+def _equal(row: Row | None) -> bool:
+    return row is not None and row.get("sqnr_db", -999.0) >= EQUAL_DB
+
+
+def summary(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields the lines of a Markdown report."""
+    models: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        models.setdefault(f"{row['set']}/{row['model']}", {})[row["tool"]] = row
+    yield f"| model | original | {' | '.join(TOOLS)} |"
+    yield f"|---|---|{'---|' * len(TOOLS)}"
+    for name, tools in models.items():
+        yield f"| {name} | {' | '.join(_cell(tools.get(tool)) for tool in ('original', *TOOLS))} |"
+    yield "\nNodes (outside the standard domain), seconds, peak memory, median paired speed-up over the original.\n"
+    for ours in (OURS, OURS_ON_TARGET):
+        yield from _verdict(ours, models)
+
+
+def _verdict(ours: str, models: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
+    """How one configuration of ours stands against the peers."""
+    measured = {name: tools for name, tools in models.items() if "seconds" in tools.get(ours, {})}
+    mine = {name: tools[ours] for name, tools in measured.items()}
+    lost = {}
+    for name, tools in measured.items():
+        rivals = {
+            peer: tools[peer]["nodes"] for peer in PEERS if _equal(tools.get(peer)) and not tools[peer]["foreign"]
         }
+        if rivals and min(rivals.values()) < mine[name]["nodes"]:
+            best = min(rivals, key=lambda peer: rivals[peer])
+            lost[name] = f"{name} ({mine[name]['nodes']} against {rivals[best]} of {best})"
+    slower = [
+        f"{name} ({row['speedup'][0]:.2f}x)"
+        for name, row in mine.items()
+        if "speedup" in row and row["speedup"][2] < 1 and row["speedup"][0] < 1 - NOISE
+    ]
+    different = [name for name, row in mine.items() if not _equal(row)]
+    share = (1 - len(lost) / len(mine)) * 100 if mine else 0.0
+    yield f"**{ours}**: {len(mine)} of {len(models)} models; fewest nodes or as few as any peer's on {share:.0f} %"
+    yield f"- more nodes than a peer: {', '.join(lost.values()) or 'none'}"
+    yield f"- slower than the original beyond noise: {', '.join(slower) or 'none'}"
+    yield f"- outputs not equal, or do not run: {', '.join(different) or 'none'}"
+    yield f"- median speed-up: {_median([row['speedup'][0] for row in mine.values() if 'speedup' in row])}"
+    for peer in PEERS:
+        pairs = [(mine[n]["seconds"], t[peer]["seconds"]) for n, t in measured.items() if "seconds" in t.get(peer, {})]
+        failed = sum("seconds" not in t.get(peer, {}) for t in measured.values())
+        wrong = sum("seconds" in t.get(peer, {}) and not _equal(t[peer]) for t in measured.values())
+        yield (
+            f"- against {peer}: median seconds {_median([a for a, _ in pairs])} to {_median([b for _, b in pairs])}, "
+            f"median ratio {_median([a / b for a, b in pairs])}; it fails on {failed} and differs on {wrong}"
+        )
+    yield ""
 
 
 def main() -> None:
-    """Prints one JSON object a model and tool."""
+    """Appends rows to the results, then prints the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--only", default="", help="only models whose name contains this")
+    parser.add_argument("--minutes", type=float, default=30.0, help="begin no model after this long")
+    parser.add_argument("--latency", type=float, default=0.5, help="seconds of timed runs a model and tool")
     arguments = parser.parse_args()
-    folder: Path = arguments.folder.resolve()
-    sys.path.insert(0, str(folder))
-    for name in arguments.names or sorted(p.parent.name for p in folder.glob("*/model.onnx")):
-        source = folder / name / "model.onnx"
-        feeds = feeds_of(folder / name)
-        print(json.dumps({"model": name, "tool": "original", "nodes": count(source)}), flush=True)
-        for tool, function in TOOLS.items():
-            try:
-                row = measure(function, source, feeds)
-            except Exception as error:  # a tool that fails is a result of this benchmark
-                row = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"}
-            print(json.dumps({"model": name, "tool": tool} | row), flush=True)
+    results: Path = arguments.results
+    known = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
+    rows = [json.loads(line) for line in known]
+    done = {(row["set"], row["model"]) for row in rows}
+    deadline = time.monotonic() + 60 * arguments.minutes
+    with results.open("a", encoding="utf-8") as file:
+        for path in sorted(path for folder in arguments.folders for path in folder.resolve().glob("*/model.onnx")):
+            key = (path.parent.parent.name, path.parent.name)
+            if key in done or arguments.only not in path.parent.name or time.monotonic() > deadline:
+                continue
+            fresh = rows_of(path.parent, arguments.latency)
+            rows += fresh
+            file.writelines(json.dumps(row) + "\n" for row in fresh)
+            file.flush()
+    print("\n".join(summary(rows)))
 
 
 if __name__ == "__main__":

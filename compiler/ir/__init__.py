@@ -55,6 +55,7 @@ from sardonyx.ir.graphs import (
     operator_counts,
     paused_gc,
     remove_unused,
+    structure,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
@@ -141,6 +142,7 @@ __all__ = [
     "require_valid",
     "save",
     "serialize",
+    "structure",
     "tensor",
     "to_proto",
     "to_text",

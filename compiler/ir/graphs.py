@@ -38,14 +38,16 @@ def root_graphs(model: oir.Model) -> Iterator[oir.Graph]:
 def all_graphs(model: oir.Model) -> Iterator[oir.Graph]:
     """Yields the main graph, the functions' graphs, and all their subgraphs, outer before inner."""
     for root in root_graphs(model):
-        yield from _with_subgraphs(root)
+        yield from with_subgraphs(root)
 
 
-def _with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
+def with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
+    """Yields a graph and all graphs inside it, outer before inner, in node order."""
     yield graph
     for node in graph:
-        for subgraph in node_subgraphs(node):
-            yield from _with_subgraphs(subgraph)
+        if node.attributes:  # most nodes of most models have none: a generator for each would take as long again
+            for subgraph in node_subgraphs(node):
+                yield from with_subgraphs(subgraph)
 
 
 def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
@@ -85,6 +87,25 @@ def operator_counts(model: oir.Model) -> dict[str, int]:
         for node in graph
     )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def structure(model: oir.Model) -> int:
+    """Returns a number that stays as long as nothing of a model object is changed but names of values and metadata.
+
+    It tells whether facts that were derived from this object still hold, at a fraction of the cost of deriving them:
+    nodes, their inputs, outputs and attributes, initializers, and the inputs and outputs of graphs with their types
+    and shapes. A copy of the model has another number.
+    """
+    parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
+    for graph in all_graphs(model):
+        parts += [(id(v), v.name, v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
+        parts += [id(v.const_value) for v in graph.initializers.values()]
+        parts += [(id(v), v.name) for v in graph.outputs]
+        for node in graph:
+            parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
+            if node.attributes:
+                parts += map(id, node.attributes.values())
+    return hash(tuple(parts))
 
 
 def clone(model: oir.Model) -> oir.Model:

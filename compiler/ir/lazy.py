@@ -45,7 +45,7 @@ def lazy_initializer(
         if array.shape != shape or array.dtype != dtype.numpy():
             given = f"{array.dtype}{list(array.shape)}"
             raise ValueError(f"The computed initializer {name!r} is {given}, not {dtype.numpy()}{list(shape)}.")
-        return oir.Tensor(np.ascontiguousarray(array), dtype=dtype, shape=oir.Shape(shape), name=name)
+        return oir.Tensor(np.asarray(array, order="C"), dtype=dtype, shape=oir.Shape(shape), name=name)
 
     lazy = oir.LazyTensor(evaluate, dtype=dtype, shape=oir.Shape(shape), name=name)
     return add_initializer(graph, name, lazy if lazy.nbytes > LAZY_BYTES else evaluate())

@@ -1,6 +1,7 @@
 """Shape and type inference with ONNX's own inference, without its weights and without losing its errors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import onnx
@@ -8,7 +9,7 @@ import onnx_ir as oir
 
 from sardonyx.ir.dim_rules import typed_like_input
 from sardonyx.ir.dims import Dim
-from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc
+from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, structure, with_subgraphs
 from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
 from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
@@ -48,24 +49,10 @@ _FACT = "sardonyx.shapes"
 def ensure_shapes(model: oir.Model) -> ShapeReport:
     """Infers shapes as `infer_shapes` does, unless the model's structure is still that of the last inference."""
     known = model.meta.get(_FACT)
-    if known is not None and known[0] == _structure(model):
+    if known is not None and known[0] == structure(model):
         report: ShapeReport = known[1]
         return report
     return infer_shapes(model)
-
-
-def _structure(model: oir.Model) -> int:
-    """A number that changes with whatever inference reads: nodes, their inputs and attributes, shapes of inputs."""
-    parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
-    for graph in all_graphs(model):
-        parts += [(id(v), v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
-        parts += [id(v.const_value) for v in graph.initializers.values()]
-        parts += [id(v) for v in graph.outputs]
-        for node in graph:
-            parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
-            if node.attributes:
-                parts += map(id, node.attributes.values())
-    return hash(tuple(parts))
 
 
 @paused_gc()
@@ -78,23 +65,21 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
 
     Weights are not read; integer constants up to 1 KiB take part, as Reshape and others need them.
     """
-    proto = lean_proto(model).proto
-    declared = {graph_index: _take_infos(graph) for graph_index, graph in enumerate(proto_graphs(proto.graph))}
+    with _without_declarations(model):
+        proto = lean_proto(model).proto
     _hide_misinferred(proto)
     merge = _Merge()
     inferred, failures = _infer(proto)
     _merge_graph(model.graph, inferred.graph, merge)
     refined = _refine(model)
     if not _complete(model.graph, inferred.graph):
-        for graph_index, graph in enumerate(proto_graphs(inferred.graph)):
-            _add_missing(graph, declared[graph_index])
-        _add_missing(inferred.graph, [info for value in refined if (info := _info(value)) is not None])
+        _add_declarations(model.graph, inferred.graph)
         inferred, _ = _infer(inferred)
         _merge_graph(model.graph, inferred.graph, merge)
         refined += _refine(model)
     merge.changed |= bool(refined)
     report = ShapeReport(merge.changed, failures, tuple(dict.fromkeys(merge.corrected)))
-    model.meta[_FACT] = (_structure(model), report)
+    model.meta[_FACT] = (structure(model), report)
     return report
 
 
@@ -165,27 +150,28 @@ def _fill(value: oir.Value, dims: Sequence[Dim] | None) -> bool:
     return True
 
 
-def _info(value: oir.Value) -> onnx.ValueInfoProto | None:
-    return oir.to_proto(value) if value.type is not None and value.name else None
+@contextmanager
+def _without_declarations(model: oir.Model) -> Iterator[None]:
+    """Hides what is declared of computed values, so that all of it is inferred, and need not be serialised."""
+    values = [value for graph in with_subgraphs(model.graph) for node in graph for value in node.outputs]
+    declared = [(value.type, value.shape) for value in values]
+    try:
+        for value in values:
+            value.type = value.shape = None
+        yield
+    finally:
+        for value, (type_, shape) in zip(values, declared, strict=True):
+            value.type, value.shape = type_, shape
 
 
-def _take_infos(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Removes and returns what the graph declares about computed values, so that all of it is inferred."""
-    given = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
-    taken = [info for info in graph.value_info if info.name not in given]
-    kept = [info for info in graph.value_info if info.name in given]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
-    for output in graph.output:
-        if output.name not in given and output.HasField("type"):
-            taken.append(onnx.ValueInfoProto(name=output.name, type=output.type))
-            output.ClearField("type")
-    return taken
-
-
-def _add_missing(graph: onnx.GraphProto, infos: list[onnx.ValueInfoProto]) -> None:
-    known = {info.name for info in graph.value_info if info.HasField("type")}
-    graph.value_info.extend(info for info in infos if info.name not in known)
+def _add_declarations(graph: oir.Graph, proto: onnx.GraphProto) -> None:
+    """Adds what is known of values to the protos of the graphs in which inference found nothing about them."""
+    for one, one_proto in zip(with_subgraphs(graph), proto_graphs(proto), strict=True):
+        known = {info.name for info in one_proto.value_info if info.HasField("type")}
+        for node in one:
+            for value in node.outputs:
+                if value.type is not None and value.name and value.name not in known:
+                    one_proto.value_info.append(oir.to_proto(value))
 
 
 def _infer(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:

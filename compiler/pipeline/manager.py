@@ -111,11 +111,12 @@ class PassManager:
         self, model: ir.Model, instance: ir.PassBase, size: tuple[int, int], history: "_History"
     ) -> tuple[ir.Model, PassRecord]:
         start = time.perf_counter()
-        interface = _interface(model)
+        interface, structure = _interface(model), ir.structure(model)
         try:
             result = self._apply(instance, model)
-            ir.require_valid(result.model)
-            _require_interface(interface, result.model)
+            if result.modified or ir.structure(result.model) != structure:
+                ir.require_valid(result.model)
+                _require_interface(interface, result.model)
             seconds = time.perf_counter() - start
             record = _record(instance, size, result, seconds)
             if self.hook is not None:

@@ -191,5 +191,5 @@ def replace_by_constants(graph: ir.Graph, node: ir.Node, results: Sequence[Array
         name = output.name
         if output.uses() and name is not None:
             output.name = None
-            ir.replace_all_uses_with(output, ir.add_initializer(graph, name, np.ascontiguousarray(array)))
+            ir.replace_all_uses_with(output, ir.add_initializer(graph, name, np.asarray(array, order="C")))
     ir.remove_unused([node])

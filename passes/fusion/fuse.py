@@ -18,6 +18,7 @@ from sardonyx.passes.fusion import (
     norm_parameters,
     padding,
     piecewise,
+    recurrent,
     softmax,
 )
 from sardonyx.passes.rewriting.driver import rewrite_model
@@ -37,6 +38,7 @@ PHASES: tuple[tuple[Rule, ...], ...] = (
         *padding.RULES,
         *channelwise.RULES,
         *gemm.RULES,
+        *recurrent.RULES,
     ),
     *((rule,) for rule in movement.LATE_RULES),
 )

@@ -31,9 +31,20 @@ def _neutral_index(node: ir.Node) -> int | None:
     for index in (1, 0)[:count]:
         x, value = operand(node, 1 - index), operand(node, index)
         integral = value is not None and value.dtype is not None and not value.dtype.is_floating_point()
-        if all_equal_to(value, abs(number) if integral else number) and same_sizes(x, node.outputs[0]):
+        if not all_equal_to(value, abs(number) if integral else number):
+            continue
+        if same_sizes(x, node.outputs[0]) or _fits_into(value, x):
             return index
     return None
+
+
+def _fits_into(constant: ir.Value | None, x: ir.Value | None) -> bool:
+    """Whether broadcasting a constant against a value leaves the value's shape as it is."""
+    tensor = None if constant is None else ir.constant_tensor(constant)
+    if tensor is None or x is None or x.shape is None or len(tensor.shape) > len(x.shape):
+        return False
+    aligned = list(x.shape)[len(x.shape) - len(tensor.shape) :]
+    return all(size in (1, dim) for size, dim in zip(tensor.shape.numpy(), aligned, strict=True))
 
 
 def _lacks_neutral_operand(node: ir.Node) -> str | None:

@@ -1,14 +1,11 @@
 """How large the values of a model get: measured on samples, or proven from the graph."""
 
 from collections.abc import Iterable, Mapping
-from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.passes.precision.operators import BOUNDED, MOVEMENT, POINTWISE
-from sardonyx.passes.quantization.observers import ObservedRange
 
 Interval = tuple[float, float]
 
@@ -28,28 +25,6 @@ _SMALL_INTEGERS: Mapping[ir.DataType, Interval] = {
 _INTEGERS = frozenset(
     ir.DataType[name] for name in ["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
 )
-
-
-class FiniteRangeObserver:
-    """Remembers the smallest and the largest finite value: infinities and NaN are the same in every float format."""
-
-    def __init__(self) -> None:
-        self.low = float("inf")
-        self.high = float("-inf")
-
-    def observe(self, values: npt.NDArray[np.floating]) -> None:
-        """Adds one sample; the array is not kept."""
-        finite = np.isfinite(values)
-        self.low = float(np.min(values, where=finite, initial=self.low))
-        self.high = float(np.max(values, where=finite, initial=self.high))
-
-    def merge(self, other: Self) -> None:
-        """Adds what another observer has seen."""
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-
-    def range(self) -> ObservedRange:
-        """Returns the extremes of the finite values, or (0, 0) when there were none."""
-        return ObservedRange(0.0, 0.0) if self.low > self.high else ObservedRange(self.low, self.high)
 
 
 def proven_intervals(graphs: Iterable[ir.Graph]) -> dict[ir.Value, Interval]:

@@ -8,14 +8,14 @@ from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.precision.analysis import Analysis, float_constant, is_float
-from sardonyx.passes.precision.bounds import FiniteRangeObserver, Interval
+from sardonyx.passes.precision.bounds import Interval
 from sardonyx.passes.precision.formats import FORMATS, Format
 from sardonyx.passes.precision.operators import AGNOSTIC
 from sardonyx.passes.precision.reasons import CONTROL_FLOW, blocking, why_float
 from sardonyx.passes.precision.regions import TypePlan, choose_slots, keep_worthwhile, regions
 from sardonyx.passes.precision.rewrite import Rewriter
 from sardonyx.passes.precision.slots import slots
-from sardonyx.passes.quantization.calibrate import calibrate
+from sardonyx.passes.quantization.calibration import calibrate
 
 Named = ir.Node | ir.Value
 KERNELS = ("native", "loads", "schema")
@@ -160,7 +160,8 @@ def _measure(model: ir.Model, context: PassContext) -> Mapping[str, Interval]:
     names = [value.name for value in (*inputs, *computed) if is_float(value) and value.name]
     if not names:
         return {}
-    ranges = calibrate(model, names, FiniteRangeObserver, context).ranges
+    observers = calibrate(model, names, ["finite-minmax"], context).observers
+    ranges = {name: observer.range() for name, kinds in observers.items() for observer in kinds.values()}
     return {name: (seen.low, seen.high) for name, seen in ranges.items()}
 
 

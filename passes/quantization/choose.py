@@ -10,7 +10,7 @@ from sardonyx import ir
 from sardonyx.capabilities import Capabilities
 from sardonyx.errors import PassError
 from sardonyx.passes.quantization.arithmetic import affine_parameters, integer_range
-from sardonyx.passes.quantization.observers import ObservedRange
+from sardonyx.passes.quantization.calibration import ObservedRange
 from sardonyx.passes.quantization.placement import PlacedValue, PlacedWeight, Placement
 from sardonyx.passes.quantization.plan import PointKind, QuantPoint
 from sardonyx.passes.quantization.scopes import named_values

@@ -1,14 +1,31 @@
 """Observed ranges, remembered between passes: variants of one model are planned without calibrating each anew."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sardonyx import ir
 from sardonyx.passes.base import PassContext
-from sardonyx.passes.quantization.calibrate import CalibrationResult, calibrate
-from sardonyx.passes.quantization.observers import ObservedRange, Observer
+from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrate
+from sardonyx.passes.quantization.scheme import Scheme
 
 KEY = "sardonyx.ranges"
+
+
+@dataclass(frozen=True)
+class RangeRequest:
+    """How ranges are chosen.
+
+    Attributes:
+        calibrator: Name of the calibrator.
+        scheme: The integers that the ranges are for.
+        percentile: Share of values to represent, in percent, for the calibrator `percentile`.
+        options: How the samples are run.
+    """
+
+    calibrator: str
+    scheme: Scheme
+    percentile: float
+    options: CalibrationOptions
 
 
 @dataclass
@@ -21,29 +38,29 @@ class _Remembered:
 
 
 def observed_ranges(
-    model: ir.Model, values: Sequence[str], method: str, new_observer: Callable[[], Observer], context: PassContext
-) -> CalibrationResult:
-    """Returns the ranges of values, calibrating only for those that were not observed before.
+    model: ir.Model, values: Sequence[str], request: RangeRequest, context: PassContext
+) -> tuple[Mapping[str, ObservedRange], int]:
+    """Returns the ranges of values, and the number of samples, calibrating only for what was not observed before.
 
     Args:
         model: The float model; it is not changed.
         values: Names of float values of the main graph and of bodies.
-        method: What names the observer with its options; ranges of other methods are not taken.
-        new_observer: Makes the observer of one value.
+        request: How ranges are chosen; those chosen otherwise are not taken.
         context: Samples, threads, progress, and the memory in which ranges are kept.
 
     Raises:
-        PassError: If the context has no samples.
-        DataError: If there are zero samples.
+        PassError: If there is something to observe and the context has no samples.
+        DataError: If there are zero samples, or they do not fit the model.
     """
     structure, parts = _structure(model)
+    method = (request.calibrator, str(request.scheme), request.percentile)
     known: _Remembered = context.memory.setdefault((KEY, method, structure), _Remembered(parts))
     missing = [name for name in values if name not in known.ranges]
     if missing:
-        result = calibrate(model, missing, new_observer, context)
-        known.ranges.update(result.ranges)
+        result = calibrate(model, missing, [request.calibrator], context, request.options)
+        known.ranges |= result.ranges(request.calibrator, request.scheme, request.percentile)
         known.samples = result.samples
-    return CalibrationResult({name: known.ranges[name] for name in values}, known.samples)
+    return {name: known.ranges[name] for name in values}, known.samples
 
 
 def _structure(model: ir.Model) -> tuple[tuple[object, ...], tuple[object, ...]]:

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities, Role
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
-from sardonyx.passes.quantization.calibrate import CALIBRATORS, CalibrationResult
+from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrator
 from sardonyx.passes.quantization.choose import choose
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
-from sardonyx.passes.quantization.ranges import observed_ranges
+from sardonyx.passes.quantization.ranges import RangeRequest, observed_ranges
+from sardonyx.passes.quantization.scheme import Scheme
 from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values
 from sardonyx.passes.quantization.selection import kept_float
 
@@ -21,15 +23,27 @@ ACTIVATIONS: Mapping[str, ir.DataType] = {"uint8": ir.DataType.UINT8, "int8": ir
 
 
 @dataclass(frozen=True)
+class _Observed:
+    """Ranges by value name, and the number of samples they come from."""
+
+    ranges: Mapping[str, ObservedRange]
+    samples: int
+
+
+@dataclass(frozen=True)
 class QuantizeStatic(Pass):
     """Quantizes activations and weights where the target's table has integer kernels.
 
     Attributes:
-        calibrator: How ranges are observed: `minmax` or `percentile`.
+        calibrator: How ranges are chosen: `minmax`, `moving-average`, `percentile`, `entropy`, `mse`, `cosine` or
+            `joint`; see `sardonyx.passes.quantization.calibration.calibrators`.
         percentile: Share of values to represent, in percent, for `percentile`.
         exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
         include: Patterns of the only nodes to quantize; empty for all.
         activations: Integer type of activations, `uint8` or `int8`; empty for the one that the target prefers.
+        workers: Processes to split the samples over; inside `joblib.parallel_config(backend="dask")` or `"ray"` the
+            shares run there. The result is the same for any number.
+        state: Folder that keeps what was observed, so that an interrupted run goes on; empty to keep nothing.
     """
 
     name = "quantize-static"
@@ -40,12 +54,12 @@ class QuantizeStatic(Pass):
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     activations: str = ""
+    workers: int = 1
+    state: str = ""
 
     def __post_init__(self) -> None:
-        if self.calibrator not in CALIBRATORS:
-            raise SpecError(
-                f"There is no calibrator {self.calibrator!r}.", remedy=f"Use one of: {', '.join(CALIBRATORS)}."
-            )
+        calibrator(self.calibrator)
+        self._options()
         if not 50 < self.percentile <= 100:
             raise SpecError(f"A percentile of {self.percentile} is outside (50, 100].", remedy="99.9 to 100 are usual.")
         if self.activations not in ("", *ACTIVATIONS):
@@ -79,11 +93,12 @@ class QuantizeStatic(Pass):
         ir.ensure_shapes(model)
         placement, observed = self._observe(model, context, capabilities)
         chosen = choose(model, placement, observed.ranges, capabilities)
+        computing = {key for key, row in capabilities.operators.items() if row.role is Role.COMPUTE}
         return QuantPlan(
             target=capabilities.target,
             points=chosen.points,
             compute_nodes=placement.compute_nodes,
-            float_nodes=placement.float_nodes | left_in_functions(model, _computing(capabilities)),
+            float_nodes=placement.float_nodes | left_in_functions(model, computing),
             calibration={
                 "method": self.calibrator,
                 "percentile": self.percentile if self.calibrator == "percentile" else None,
@@ -101,24 +116,23 @@ class QuantizeStatic(Pass):
 
     def _observe(
         self, model: ir.Model, context: PassContext, capabilities: Capabilities
-    ) -> tuple[Placement, CalibrationResult]:
-        """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over."""
+    ) -> tuple[Placement, _Observed]:
+        """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over.
+
+        What was observed once is not observed again.
+        """
         unusable: frozenset[str] = frozenset()
         kept = kept_float(model, self.exclude, self.include)
+        activation = capabilities.activation
+        scheme = Scheme(activation.dtype, symmetric=activation.symmetric, narrow=activation.symmetric)
+        request = RangeRequest(self.calibrator, scheme, self.percentile, self._options())
         while True:
             placement = place(model, capabilities, unusable, kept)
-            values = placement.observed()
-            if not values:
-                return placement, CalibrationResult({}, 0)
-            method = f"{self.calibrator}/{self.percentile}"
-            observed = observed_ranges(
-                model, values, method, lambda: CALIBRATORS[self.calibrator](self.percentile), context
-            )
-            infinite = {name for name, seen in observed.ranges.items() if not seen.finite}
+            ranges, samples = observed_ranges(model, placement.observed(), request, context)
+            infinite = {name for name, seen in ranges.items() if not seen.finite}
             if not infinite:
-                return placement, observed
+                return placement, _Observed(ranges, samples)
             unusable |= infinite
 
-
-def _computing(capabilities: Capabilities) -> set[tuple[str, str]]:
-    return {key for key, row in capabilities.operators.items() if row.role is Role.COMPUTE}
+    def _options(self) -> CalibrationOptions:
+        return CalibrationOptions(self.workers, Path(self.state) if self.state else None)

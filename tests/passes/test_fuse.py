@@ -13,7 +13,13 @@ from sardonyx.passes.rewriting.driver import near_misses, rewrite_model
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 from tests import models_for_tests as build
-from tests.passes import linear_cases, test_neutral_rules, test_reshape_rules, test_slice_rules
+from tests.passes import (
+    linear_cases,
+    test_neutral_rules,
+    test_recurrent_rules,
+    test_reshape_rules,
+    test_slice_rules,
+)
 from tests.passes.contract import PassContract
 from tests.passes.fusion.forms import CANDIDATES
 from tests.passes.fusion.golden import FORMS
@@ -119,7 +125,7 @@ BY_RULE = (
     {rule: source for source, _, rule in GOLDEN.values()}
     | {
         rule: case.source()
-        for cases in (test_neutral_rules, test_reshape_rules, test_slice_rules)
+        for cases in (test_neutral_rules, test_recurrent_rules, test_reshape_rules, test_slice_rules)
         for case in cases.REWRITTEN.values()
         for rule in case.rules
     }

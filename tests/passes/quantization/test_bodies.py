@@ -12,12 +12,13 @@ from sardonyx.backends.onnxruntime.table import capabilities
 from sardonyx.measure import Session, describe_machine, load_samples
 from sardonyx.passes.base import PassContext, PassResult
 from sardonyx.passes.cleanup.cleanup import Cleanup
-from sardonyx.passes.quantization.calibrate import calibrate
+from sardonyx.passes.quantization.calibration import calibrate
+from sardonyx.passes.quantization.calibration.lifting import LARGEST
+from sardonyx.passes.quantization.calibration.taps import tapped_model
 from sardonyx.passes.quantization.dynamic.quantize import QuantizeDynamic
-from sardonyx.passes.quantization.observers import MinMaxObserver
+from sardonyx.passes.quantization.scheme import Scheme
 from sardonyx.passes.quantization.scopes import name_inner_values, named_values, nodes_in_order
 from sardonyx.passes.quantization.static import QuantizeStatic
-from sardonyx.passes.quantization.taps import LARGEST, tap
 from tests import models_for_tests as build
 from tests.passes.quantization import body_models as bodies
 
@@ -74,11 +75,10 @@ def test_products_in_bodies_run_as_integers_and_keep_the_function(name: str, dyn
 def test_a_tap_returns_what_the_value_was(tmp_path: Path) -> None:
     model = ir.load(bodies.loop()).model
     ir.infer_shapes(model)
-    taps = tap(model, ["p", "h"])
-    ir.save(taps.model, tmp_path / "tapped.onnx")
+    ir.save(tapped_model(model, ["p", "h"]), tmp_path / "tapped.onnx")
     (feed,) = bodies.feeds(1, n=np.int64(4))
     with Session(tmp_path / "tapped.onnx") as session:
-        product, state = session.run(feed, [taps.outputs["p"], taps.outputs["h"]])
+        product, state = session.run(feed, ["p", "h"])
     weight = next(v for v in model.graph.initializers.values()).const_value.numpy()
     h = feed["x"]
     for step in range(4):
@@ -93,11 +93,10 @@ def test_a_tap_returns_what_the_value_was(tmp_path: Path) -> None:
 def test_a_small_value_of_known_shape_is_tapped_as_it_is(tmp_path: Path) -> None:
     model = ir.load(bodies.scan()).model
     ir.infer_shapes(model)
-    taps = tap(model, ["row"])
-    ir.save(taps.model, tmp_path / "tapped.onnx")
+    ir.save(tapped_model(model, ["row"]), tmp_path / "tapped.onnx")
     (feed,) = bodies.feeds(1)
     with Session(tmp_path / "tapped.onnx") as session:
-        (rows,) = session.run(feed, list(taps.outputs.values()))
+        (rows,) = session.run(feed, ["row"])
     np.testing.assert_array_equal(rows, feed["x"])
 
 
@@ -107,7 +106,8 @@ def test_a_branch_that_does_not_run_adds_nothing() -> None:
     ir.infer_shapes(model)
     product = {each.name: each.outputs[0].name or "" for each in nodes_in_order(model.graph)}
     ran, rested = product["product1"], product["product2"]
-    seen = calibrate(model, [ran, rested], MinMaxObserver, context(bodies.feeds(c=True))).ranges
+    observed = calibrate(model, [ran, rested], ["minmax"], context(bodies.feeds(c=True)))
+    seen = observed.ranges("minmax", Scheme(ir.DataType.UINT8))
     assert seen[ran].low < 0 < seen[ran].high
     assert (seen[rested].low, seen[rested].high) == (0.0, 0.0)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from sardonyx.capabilities import Capabilities
 from sardonyx.errors import PassError, SpecError
 from sardonyx.measure import Machine, Session, describe_machine, load_samples
 from sardonyx.passes.base import PassContext
+from sardonyx.passes.quantization.calibration import CALIBRATORS
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.placement import place
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan
@@ -300,6 +302,28 @@ class TestOptions:
         _, plan = quantized(source, feeds)
         assert plan.calibration["samples"] == 3
 
+    @pytest.mark.parametrize("calibrator", sorted(CALIBRATORS))
+    def test_every_calibrator_keeps_the_outputs_close(self, calibrator: str) -> None:
+        source, feeds = build.cnn(), build.images(8)
+        model = optimized(source)
+        result = QuantizeStatic(calibrator).apply(model, context(feeds))
+        assert result.details["plan"]["calibration"]["method"] == calibrator
+        with Session(ir.serialize(model)) as session:
+            for feed in build.images(4, seed=1):
+                expected, actual = build.run(source, feed)[0], session.run(feed)[0]
+                # INT8 noise of a four-layer network with random weights, and clipped tails: some percent.
+                assert np.abs(expected - actual).max() < 0.12 * np.ptp(expected)
+
+    def test_workers_and_a_stored_state_change_nothing(self, tmp_path: Path) -> None:
+        import joblib
+
+        model, feeds = optimized(build.cnn()), build.images(8)
+        alone = QuantizeStatic("entropy").plan(model, context(feeds))
+        with joblib.parallel_config(backend="threading"):
+            split = QuantizeStatic("entropy", workers=3, state=str(tmp_path / "state"))
+            assert split.plan(model, context(feeds)) == alone
+        assert dataclasses.replace(split, workers=1).plan(model, context(feeds)) == alone
+
     @pytest.mark.parametrize(
         ("calibrator", "percentile", "message"),
         [("best", 99.0, "no calibrator 'best'"), ("percentile", 20.0, "outside")],
@@ -307,6 +331,10 @@ class TestOptions:
     def test_bad_options(self, calibrator: str, percentile: float, message: str) -> None:
         with pytest.raises(SpecError, match=message):
             QuantizeStatic(calibrator, percentile)
+
+    def test_options_that_cannot_work(self) -> None:
+        with pytest.raises(SpecError, match="workers=0"):
+            QuantizeStatic(workers=0)
 
     def test_needs_samples(self) -> None:
         with pytest.raises(PassError, match="needs samples"):

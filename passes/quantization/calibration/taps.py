@@ -1,0 +1,129 @@
+"""Fetching inner values: which ones together, from what model, and past the observers while the next sample runs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from sardonyx import ir
+from sardonyx.measure import Array, Feed, Session
+from sardonyx.passes.quantization.calibration.bank import ObserverBank
+from sardonyx.passes.quantization.calibration.lifting import Lifter
+from sardonyx.passes.quantization.scopes import named_values
+
+OVERLAP_BYTES = 1 << 20
+"""Samples with less to observe are observed at once: handing them to another thread would cost more."""
+
+
+def tapped_model(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """Returns a copy of a model whose outputs are the named values, or its own where none are; weights are shared.
+
+    Values of bodies come as `Lifter` brings them out.
+    """
+    copy = ir.clone(model)
+    values = named_values(copy.graph)
+    lifter = Lifter(copy)
+    copy.graph.outputs[:] = [lifter.in_main_graph(values[name]) for name in names] or copy.graph.outputs[:]
+    return copy
+
+
+def group_values(model: ir.Model, values: Sequence[str], feed: Feed, budget: int) -> list[tuple[str, ...]]:
+    """Splits values into groups of which one sample's arrays take at most `budget` bytes, or a single value more.
+
+    Args:
+        model: The model, with shapes.
+        values: Names of values of its main graph and of bodies.
+        feed: A sample, which gives symbolic dimensions their sizes. Where a dimension stays unknown, the value is taken
+            to be as large as the largest known one.
+        budget: Bytes.
+    """
+    by_name = named_values(model.graph)
+    symbols = _symbols(model, feed)
+    sizes = {name: _nbytes(by_name[name], symbols) for name in values}
+    largest = max((size for size in sizes.values() if size is not None), default=0)
+    groups: list[list[str]] = []
+    used = 0
+    for name in values:
+        size = sizes[name]
+        used += largest if size is None else size
+        if not groups or used > budget:
+            groups.append([])
+            used = largest if size is None else size
+        groups[-1].append(name)
+    return [tuple(group) for group in groups]
+
+
+def observe_samples(
+    session: Session,
+    bank: ObserverBank,
+    tapped: Sequence[str],
+    feeds: Iterable[tuple[int, Feed]],
+    on_done: Callable[[int], None],
+) -> int:
+    """Runs samples and shows them to observers, one sample while the next one runs.
+
+    At most two samples' arrays are alive at a time.
+
+    Args:
+        session: The tapped model.
+        bank: The observers; their values are outputs of the session or its inputs.
+        tapped: Those that are outputs.
+        feeds: Samples with their indices.
+        on_done: Called with a sample's index when the bank has seen it and is at rest.
+
+    Returns:
+        The number of samples.
+    """
+    count = 0
+    running: tuple[int, Future[None]] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="observe") as pool:
+        for index, feed in feeds:
+            arrays = _arrays(session, tapped, bank.values, feed)
+            _finish(running, on_done)
+            running = None
+            if sum(array.nbytes for array in arrays.values()) < OVERLAP_BYTES:
+                bank.observe(arrays, index)
+                on_done(index)
+            else:
+                running = index, pool.submit(bank.observe, arrays, index)
+            count += 1
+        _finish(running, on_done)
+    return count
+
+
+def take_samples(samples: Iterable[Feed], start: int, stop: int) -> Iterator[tuple[int, Feed]]:
+    """Yields the samples of an index range with their indices."""
+    yield from islice(enumerate(samples), start, stop)
+
+
+def _finish(running: tuple[int, "Future[None]"] | None, on_done: Callable[[int], None]) -> None:
+    if running is not None:
+        running[1].result()
+        on_done(running[0])
+
+
+def _arrays(session: Session, tapped: Sequence[str], values: Sequence[str], feed: Feed) -> dict[str, Array]:
+    """One sample's values. Inputs are copied: whoever made the feed may fill its arrays anew for the next sample."""
+    fetched = dict(zip(tapped, session.run(feed, tapped), strict=True)) if tapped else {}
+    return {name: fetched[name] if name in fetched else np.array(feed[name]) for name in values}
+
+
+def _symbols(model: ir.Model, feed: Feed) -> dict[str, int]:
+    """Sizes of symbolic dimensions, by name, as far as the inputs' shapes have them."""
+    return {
+        str(dim): int(size)
+        for value in model.graph.inputs
+        if value.shape is not None and value.name is not None and value.name in feed
+        for dim, size in zip(value.shape, np.shape(feed[value.name]), strict=False)
+        if not isinstance(dim, int)
+    }
+
+
+def _nbytes(value: ir.Value, symbols: Mapping[str, int]) -> int | None:
+    if value.shape is None or value.dtype is None:
+        return None
+    dims = [dim if isinstance(dim, int) else symbols.get(str(dim)) for dim in value.shape]
+    if any(dim is None for dim in dims):
+        return None
+    return int(np.prod([dim for dim in dims if dim is not None], dtype=np.int64) * value.dtype.itemsize)
