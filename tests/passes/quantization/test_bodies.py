@@ -12,7 +12,7 @@ from sardonyx.backends.onnxruntime.table import capabilities
 from sardonyx.measure import Session, describe_machine, load_samples
 from sardonyx.passes.base import PassContext, PassResult
 from sardonyx.passes.cleanup.cleanup import Cleanup
-from sardonyx.passes.quantization.calibration import calibrate
+from sardonyx.passes.quantization.calibration import CALIBRATORS, calibrate
 from sardonyx.passes.quantization.calibration.lifting import LARGEST
 from sardonyx.passes.quantization.calibration.taps import tapped_model
 from sardonyx.passes.quantization.dynamic.quantize import QuantizeDynamic
@@ -130,3 +130,14 @@ def test_a_product_in_a_function_that_was_not_inlined_is_named(dynamic: bool) ->
     result = instance.apply(model, context(bodies.feeds()))
     assert not result.modified
     assert "the body of the function Layer: run cleanup first" in result.refusals[0].reason
+
+
+@pytest.mark.parametrize("method", CALIBRATORS)
+def test_every_calibrator_observes_bodies(method: str) -> None:
+    model = ir.load(bodies.branches()).model
+    feeds = [*bodies.feeds(3, c=False), *bodies.feeds(3, c=True)]  # a branch without values comes first
+    result = QuantizeStatic(method).apply(model, context(feeds))
+    assert sorted(result.details["plan"]["compute_nodes"]) == ["product1", "product2"]
+    for point in result.details["plan"]["points"]:
+        if point["kind"] == "activation":
+            assert point["low"] < point["high"] < 10, point["value"]
