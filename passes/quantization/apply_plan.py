@@ -11,7 +11,7 @@ from sardonyx.passes.quantization.check_plan import checked_plan, require_model
 from sardonyx.passes.quantization.dynamic.insert import InsertDynamic
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.plan import QuantPlan
-from sardonyx.passes.quantization.scopes import name_inner_values
+from sardonyx.passes.quantization.scopes import name_inner_values, restore_names
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,17 @@ class ApplyPlan(Pass):
         """
         plan = read_plan(Path(self.file))
         require_model(plan, model)
-        renamed = name_inner_values(model)
+        former = name_inner_values(model)
         ir.ensure_shapes(model)
         plan = checked_plan(plan, model, context.capabilities)
         static = InsertQdq(plan).apply(model, context)
         dynamic = InsertDynamic(plan).apply(model, context)
+        modified = static.modified or dynamic.modified
+        if not modified:
+            restore_names(former)
         return PassResult(
             model,
-            renamed or static.modified or dynamic.modified,
+            modified,
             {**static.stats, **dynamic.stats},
             (*static.refusals, *dynamic.refusals),
             details={"plan": plan.to_dict()},

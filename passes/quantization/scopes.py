@@ -39,25 +39,33 @@ def named_values(graph: ir.Graph) -> Mapping[str, ir.Value]:
     return {value.name: value for scope in graphs_of(graph) for value in ir.graph_values(scope) if value.name}
 
 
-def name_inner_values(model: ir.Model) -> bool:
+def name_inner_values(model: ir.Model) -> Mapping[ir.Value, str]:
     """Renames values of bodies until no two values of the model share a name, so that a plan can name each.
 
     Bodies beside each other, such as the branches of an If, may use a name twice. The order of the graph decides the
     new names, so that copies of a model get the same.
 
     Returns:
-        Whether a value was renamed.
+        The former names of the values that were renamed.
     """
     inner = [value for body in list(graphs_of(model.graph))[1:] for value in ir.graph_values(body) if value.name]
     counts = Counter(value.name for value in inner)
     if not inner or max(counts.values()) == 1:
-        return False  # a body never shares a name with a graph around it
+        return {}  # a body never shares a name with a graph around it
     names, kept = ir.NameAuthority(model), set()
+    former: dict[ir.Value, str] = {}
     for value in inner:
         if value.name in kept:
+            former[value] = value.name or ""
             value.name = names.value(value.name or "")
         kept.add(value.name)
-    return True
+    return former
+
+
+def restore_names(former: Mapping[ir.Value, str]) -> None:
+    """Gives values back the names that `name_inner_values` took."""
+    for value, name in former.items():
+        value.name = name
 
 
 def remove_unused_constant(value: ir.Value) -> None:

@@ -15,7 +15,7 @@ from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import RangeRequest, observed_ranges
 from sardonyx.passes.quantization.scheme import Scheme
-from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values
+from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values, restore_names
 from sardonyx.passes.quantization.selection import kept_float
 
 ACTIVATIONS: Mapping[str, ir.DataType] = {"uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8}
@@ -74,11 +74,12 @@ class QuantizeStatic(Pass):
             PassError: If the context has no target or no samples.
             DataError: If the samples do not fit the model.
         """
-        renamed = name_inner_values(model)
+        former = name_inner_values(model)
         plan = self.plan(model, context)
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         if not plan.points:
-            return PassResult(model, modified=renamed, refusals=refusals, details={"plan": plan.to_dict()})
+            restore_names(former)
+            return PassResult(model, modified=False, refusals=refusals, details={"plan": plan.to_dict()})
         result = InsertQdq(plan).apply(model, context)
         return PassResult(model, True, result.stats, refusals + result.refusals, details={"plan": plan.to_dict()})
 

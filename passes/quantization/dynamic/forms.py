@@ -8,6 +8,7 @@ x w = S_x S_w (q_x - Z_x) q_w, where MatMulInteger computes the last product exa
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class FormWriter:
         self.model = model
         self.names = ir.NameAuthority(model)
         self.stats: dict[str, int] = {}
-        self._weights: dict[tuple[int, int, bool], ir.Value] = {}
+        self._weights: dict[tuple[ir.Value, QuantPoint, bool], ir.Value] = {}
         self._activations: dict[tuple[ir.Value, ir.Graph], tuple[ir.Value, ...]] = {}
 
     def write(self, node: ir.Node, points: Mapping[int, QuantPoint]) -> None:
@@ -47,7 +48,7 @@ class FormWriter:
         """
         graph = node.graph
         assert graph is not None, "nodes of the model are in a graph"
-        outputs = _FORMS[node.op_type](self, graph, node, points)
+        outputs = FORMS[node.op_type].write(self, graph, node, points)
         weights = [node.inputs[index] for index in points]
         old = list(node.outputs[: len(outputs)])
         ir.replace_nodes_and_values(graph, node, [node], [], old, outputs)
@@ -62,7 +63,7 @@ class FormWriter:
         graph = value.graph
         assert tensor is not None, "only constants are planned"
         assert graph is not None, "values of the model are in a graph"
-        key = (id(value), point.axis or 0, transpose is not None)
+        key = (value, point, transpose is not None)
         if key not in self._weights:
             stored = tensor.shape.numpy()
             order = transpose or tuple(range(len(stored)))
@@ -147,7 +148,7 @@ def _gemm(writer: FormWriter, graph: ir.Graph, node: ir.Node, points: Mapping[in
 
 def _lstm(writer: FormWriter, graph: ir.Graph, node: ir.Node, points: Mapping[int, QuantPoint]) -> list[ir.Value]:
     inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
-    for index in (1, 2):
+    for index in FORMS["LSTM"].weights:
         weight, point = node.inputs[index], points[index]
         assert weight is not None, "checked by the conditions"
         tensor = ir.constant_tensor(weight)
@@ -163,8 +164,18 @@ def _lstm(writer: FormWriter, graph: ir.Graph, node: ir.Node, points: Mapping[in
     return list(writer.node(graph, node, "DynamicQuantizeLSTM", inputs, attributes, outputs=len(node.outputs)))
 
 
-_FORMS: Mapping[str, Callable[[FormWriter, ir.Graph, ir.Node, Mapping[int, QuantPoint]], list[ir.Value]]] = {
-    "Gemm": _gemm,
-    "LSTM": _lstm,
-    "MatMul": _matmul,
-}
+@dataclass(frozen=True)
+class Form:
+    """How a node of one operator is written.
+
+    Attributes:
+        write: Adds the new nodes before the old one and returns what takes the place of its outputs.
+        weights: Indices of the inputs that are weights: all become integers, or none.
+    """
+
+    write: Callable[[FormWriter, ir.Graph, ir.Node, Mapping[int, QuantPoint]], list[ir.Value]]
+    weights: tuple[int, ...] = (1,)
+
+
+FORMS: Mapping[str, Form] = {"Gemm": Form(_gemm), "LSTM": Form(_lstm, weights=(1, 2)), "MatMul": Form(_matmul)}
+"""Forms by operator of the standard domain."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
-from sardonyx.passes.quantization.dynamic.forms import FormWriter
+from sardonyx.passes.quantization.dynamic.forms import FORMS, FormWriter
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
 from sardonyx.passes.quantization.scopes import nodes_in_order
 
@@ -27,7 +27,7 @@ class InsertDynamic(Pass):
         """Replaces the nodes.
 
         Raises:
-            SpecError: If the plan quantizes some weights of a node and not the others.
+            SpecError: If the plan quantizes some weights of a node and not the others, or a node that has no such form.
         """
         by_node: dict[str, dict[str, QuantPoint]] = {}
         for point in self.plan.points:
@@ -43,9 +43,14 @@ class InsertDynamic(Pass):
 
 
 def _by_index(node: ir.Node, points: dict[str, QuantPoint]) -> dict[int, QuantPoint]:
-    needed = (1, 2) if node.op_type == "LSTM" else (1,)
+    form = FORMS.get(node.op_type) if not node.domain else None
+    if form is None:
+        raise SpecError(
+            f"The plan quantizes the weights {sorted(points)} of {node.name!r} dynamically, a {node.op_type}.",
+            remedy=f"Operators that can be: {', '.join(FORMS)}.",
+        )
     found = {}
-    for index in needed:
+    for index in form.weights:
         value = node.inputs[index]
         name = "" if value is None else value.name or ""
         if name not in points:

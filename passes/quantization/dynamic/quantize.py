@@ -11,7 +11,7 @@ from sardonyx.passes.quantization.dynamic.conditions import RECURRENT, WITHOUT_K
 from sardonyx.passes.quantization.dynamic.insert import InsertDynamic
 from sardonyx.passes.quantization.dynamic.weights import weight_axis, weight_point
 from sardonyx.passes.quantization.plan import QuantPlan, QuantPoint
-from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values, nodes_in_order
+from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values, nodes_in_order, restore_names
 from sardonyx.passes.quantization.selection import kept_float
 
 
@@ -40,11 +40,13 @@ class QuantizeDynamic(Pass):
             PassError: If the context has no target.
             SpecError: If a pattern matches no node.
         """
-        renamed = name_inner_values(model)
+        former = name_inner_values(model)
         plan = self.plan(model, context)
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         written = InsertDynamic(plan).apply(model, context)
-        return PassResult(model, renamed or written.modified, written.stats, refusals, details={"plan": plan.to_dict()})
+        if not written.modified:
+            restore_names(former)
+        return PassResult(model, written.modified, written.stats, refusals, details={"plan": plan.to_dict()})
 
     def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
         """Returns the plan for a model, whose values have names of their own, without changing it."""

@@ -7,6 +7,7 @@ import numpy as np
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities, DynamicSupport
 from sardonyx.passes.quantization.arithmetic import affine_parameters, integer_range, quantize
+from sardonyx.passes.quantization.conditions import channel_axis
 from sardonyx.passes.quantization.plan import PointKind, QuantPoint
 
 GATE_AXIS = 1
@@ -20,12 +21,8 @@ def channel_axes(rank: int, axis: int) -> tuple[int, ...]:
 
 def weight_axis(node: ir.Node, row: DynamicSupport) -> int:
     """Returns the axis of per-channel scales of a node's weights as they are stored, non-negative."""
-    support = row.weight_support
-    if support is None or support.channel_axis is None:
-        return GATE_AXIS
-    transposed = support.transpose_attribute is not None and ir.attribute(node, support.transpose_attribute, 0)
-    axis = support.transposed_axis if transposed and support.transposed_axis is not None else support.channel_axis
-    return axis % 2
+    axis = channel_axis(node, row.weight_support) if row.weight_support is not None else None
+    return GATE_AXIS if axis is None else axis % 2
 
 
 def weight_point(

@@ -124,6 +124,16 @@ def test_values_of_sibling_bodies_get_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
+def test_names_stay_where_nothing_is_quantized(dynamic: bool) -> None:
+    model = ir.load(bodies.branches()).model
+    options = {"exclude": ("op:MatMul",)}
+    instance = QuantizeDynamic(**options) if dynamic else QuantizeStatic(**options)
+    result = instance.apply(model, context(bodies.feeds(c=True)))
+    assert not result.modified
+    assert ir.digest(model) == ir.digest(ir.load(bodies.branches()).model)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
 def test_a_product_in_a_function_that_was_not_inlined_is_named(dynamic: bool) -> None:
     model = ir.load(bodies.function()).model
     instance = QuantizeDynamic() if dynamic else QuantizeStatic()
