@@ -9,7 +9,7 @@ from sardonyx.cli.console import INTERRUPTED, count, progress_bar, say, say_json
 from sardonyx.cli.options import Data, Exclude, Include, Json, Model, Quiet, Target, Threads
 
 if TYPE_CHECKING:
-    from sardonyx.driver.quantize import QuantizeResult
+    from sardonyx.driver import QuantizeResult
 
 HELP = """Quantize a model by a scheme or by a plan, without judging it: `sardonyx compile` measures and keeps a budget.
 
@@ -58,7 +58,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     list_schemes: ListSchemes = False,
 ) -> None:
     """Quantizes a model and prints what became of it."""
-    from sardonyx.driver.quantize import QuantizeJob, Selection, run_quantize
+    from sardonyx.driver import QuantizeJob, Selection, run_quantize
     from sardonyx.errors import UsageError
     from sardonyx.pipeline import Recipe
 

@@ -168,12 +168,15 @@ class QuantPlan:
 
     @classmethod
     def joined(cls, plans: Sequence[Self]) -> Self:
-        """Joins the plans of passes that ran one after the other on one model; there is at least one."""
+        """Joins the plans of passes that ran one after the other on one model; there is at least one.
+
+        Of a node that several left in float, the first one's reason is kept.
+        """
         compute = tuple(dict.fromkeys(node for plan in plans for node in plan.compute_nodes))
         return replace(
             plans[-1],
             points=tuple(point for plan in plans for point in plan.points),
             compute_nodes=compute,
-            float_nodes={n: why for plan in plans for n, why in plan.float_nodes.items() if n not in compute},
+            float_nodes={n: why for plan in reversed(plans) for n, why in plan.float_nodes.items() if n not in compute},
             calibration={key: value for plan in reversed(plans) for key, value in plan.calibration.items()},
         )

@@ -161,6 +161,10 @@ def test_schemes_are_listed(run: Run) -> None:
     assert "auto is static-dynamic for recurrent models" in out
 
 
+def test_targets_name_what_is_quantized_dynamically(run: Run) -> None:
+    assert "dynamic: MatMul, Gemm, LSTM" in run("targets")[1]
+
+
 @pytest.mark.parametrize(
     ("source", "kind", "without_samples"),
     [

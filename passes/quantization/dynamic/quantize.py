@@ -79,7 +79,8 @@ class _Search:
             if row is not None:
                 self._consider(node, row, opset)
             elif not node.domain and node.op_type in WITHOUT_KERNEL and _is_omission(node):
-                self.float_nodes[node.name or ""] = WITHOUT_KERNEL[node.op_type]
+                name = node.name or ""
+                self.float_nodes[name] = self.kept.get(name) or WITHOUT_KERNEL[node.op_type]
         self.float_nodes |= left_in_functions(self.model, self.capabilities.dynamic)
         points = self._points()
         return QuantPlan(self.capabilities.target, points, tuple(self.nodes), self.float_nodes)

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from sardonyx import ir
 from sardonyx.backends.onnxruntime.table import capabilities
+from sardonyx.driver.give_back import Quantizer
 from sardonyx.errors import PassError, SpecError
 from sardonyx.measure import Session, describe_machine, load_samples
 from sardonyx.passes.base import PassContext, PassResult
@@ -359,8 +360,8 @@ class TestSelection:
             applied(self.source(), QuantizeDynamic(exclude=("/neck/*",)))
 
 
-def test_after_static_it_takes_what_that_left_in_float() -> None:
-    """A recurrent model: a convolution in front of an LSTM."""
+def recurrent() -> tuple[onnx.ModelProto, PassContext]:
+    """A convolution in front of an LSTM, and samples."""
     source, _ = lstm()
     constants = {"k": build.weights(12, 12, 3, seed=9), "b0": build.weights(12, seed=8)}
     front = [
@@ -371,12 +372,31 @@ def test_after_static_it_takes_what_that_left_in_float() -> None:
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in source.graph.initializer}
     whole = build.proto([*front, *source.graph.node], {"image": [2, 12, "T"]}, {"y": None}, {**constants, **weights})
     feeds = [{"image": build.weights(2, 12, 20, seed=seed, scale=1.0)} for seed in range(6)]
-    context = PassContext(capabilities(VNNI), load_samples(feeds))
+    return whole, PassContext(capabilities(VNNI), load_samples(feeds))
+
+
+def test_after_static_it_takes_what_that_left_in_float() -> None:
+    source, context = recurrent()
     pipeline = f"{Recipe().optimize}, quantize-static, quantize-dynamic"
-    done = PassManager(parse_pipeline(pipeline, available_passes()), context=context).run(ir.load(whole).model)
+    done = PassManager(parse_pipeline(pipeline, available_passes()), context=context).run(ir.load(source).model)
     static, dynamic = done.records[-2:]
     assert static.status is dynamic.status is Status.APPLIED
     assert static.details["plan"]["compute_nodes"] == ["conv"]
     assert dynamic.details["plan"]["compute_nodes"] == ["lstm"]
     assert dynamic.refusals == (), "the convolution is done"
-    assert_near(whole, done.model, (2, 12, 20), name="image")
+    assert_near(source, done.model, (2, 12, 20), name="image")
+
+
+@pytest.mark.parametrize("order", [("quantize-static", "quantize-dynamic"), ("quantize-dynamic", "quantize-static")])
+def test_every_product_can_be_given_back(order: tuple[str, str]) -> None:
+    source, context = recurrent()
+    passes = parse_pipeline(", ".join(order), available_passes())
+    quantizer = Quantizer(ir.load(source).model, passes, context)
+    everything = quantizer.variant().compute_nodes
+    assert sorted(everything) == ["conv", "lstm"]
+    for name in everything:
+        variant = quantizer.variant([name])
+        assert [other for other in everything if other != name] == list(variant.compute_nodes)
+        assert variant.plan is not None
+        assert variant.plan["float_nodes"][name] == f"excluded by {name!r}"
+    assert not quantizer.variant(everything).changed
