@@ -192,7 +192,7 @@ class _Placer:
             row = self.rows.get(node)
             if node not in self.integer or row is None or row.role not in (Role.FOLLOWER, Role.TRANSPARENT):
                 continue
-            if self._taken_as_integer(node):
+            if self._taken_as_integer(node) or self._moved_into_body(node):
                 continue
             self.integer.discard(node)
             clamp = self.clamp_of.pop(node, None)
@@ -203,6 +203,14 @@ class _Placer:
     def _taken_as_integer(self, node: ir.Node) -> bool:
         last = self.clamp_of.get(node, node)
         return any(self._integer_uses(output) for output in last.outputs)
+
+    def _moved_into_body(self, node: ir.Node) -> bool:
+        """Whether a node moves data that a body captures: it then has a pair of its own, and the body takes integers.
+
+        A runtime may move a DequantizeLinear behind such nodes without looking into bodies; ONNX Runtime 1.31 aborts.
+        """
+        captured = any(use.node.graph is not node.graph for output in node.outputs for use in output.uses())
+        return captured and self.rows[node].role is Role.TRANSPARENT
 
     def _integer_uses(self, value: ir.Value) -> tuple[ir.Node, ...]:
         """The integer nodes that take a value as an activation."""
@@ -236,7 +244,8 @@ class _Placer:
         root = node.inputs[0] if row.role is Role.TRANSPARENT else None
         for value in (clamp or node).outputs:
             users = self._integer_uses(value)
-            if not users and not (row.role is Role.COMPUTE and row.needs_quantized_output):
+            quantized = (row.role is Role.COMPUTE and row.needs_quantized_output) or self._moved_into_body(node)
+            if not users and not quantized:
                 continue
             everyone = row.needs_quantized_output or len(users) == len({u.node for u in value.uses()})
             yield PlacedValue(

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 from sardonyx import ir
 from sardonyx.backends.onnxruntime.table import capabilities
@@ -151,3 +152,31 @@ def test_every_calibrator_observes_bodies(method: str) -> None:
     for point in result.details["plan"]["points"]:
         if point["kind"] == "activation":
             assert point["low"] < point["high"] < 10, point["value"]
+
+
+def test_moved_data_that_a_body_captures_has_a_pair_of_its_own() -> None:
+    """ONNX Runtime aborts where a DequantizeLinear can move behind a MaxPool whose result a body takes."""
+
+    def branch(op: str) -> onnx.GraphProto:
+        return helper.make_graph([helper.make_node(op, ["m"], [op])], op, [], [bodies.value(op)])
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("MaxPool", ["c"], ["m"], name="pool", kernel_shape=[2, 2]),
+        helper.make_node("If", ["go"], ["y"], name="choice", then_branch=branch("Exp"), else_branch=branch("Neg")),
+    ]
+    source = bodies.model(
+        nodes,
+        [bodies.value("x", shape=[1, 4, 6, 6]), bodies.value("go", bodies.BOOL, [])],
+        [bodies.value("y", shape=None)],
+        [bodies.constant("w", build.weights(4, 4, 3, 3))],
+    )
+    feeds = [{"x": build.weights(1, 4, 6, 6, seed=seed, scale=1.0), "go": np.array(seed % 2 == 0)} for seed in range(4)]
+    model, _ = quantized(source, feeds, dynamic=False)
+    (choice,) = (each for each in model.graph if each.op_type == "If")
+    for body in ir.node_subgraphs(choice):
+        assert next(each.op_type for each in body) == "DequantizeLinear"
+    with Session(ir.serialize(model)) as session:
+        for feed in feeds:
+            expected, actual = build.run(source, feed)[0], session.run(feed)[0]
+            assert np.abs(expected - actual).max() < 0.06 * np.ptp(expected)  # INT8 noise of one convolution

@@ -77,10 +77,10 @@ def there_and_back(a: str, b: str, out: str, seed: int) -> Made:
     ], {"flat": np.array([4, 36], np.int64), "full": np.array(SHAPE, np.int64)}
 
 
-def positive(a: str, out: str) -> list[onnx.NodeProto]:
-    """Whether a value's mean is positive: known only when the model runs."""
+def positive(out: str) -> list[onnx.NodeProto]:
+    """Whether the input's mean is positive: known only when the model runs, and the same however it is quantized."""
     return [
-        node("ReduceMean", [a], [f"{out}_mean"], keepdims=0),
+        node("ReduceMean", ["x"], [f"{out}_mean"], keepdims=0),
         node("Greater", [f"{out}_mean", "nought"], [f"{out}_c"]),
     ]
 
@@ -94,7 +94,7 @@ def conditional(a: str, b: str, out: str, seed: int) -> Made:
 
     branches = {"then_branch": branch(a, f"{out}_w"), "else_branch": branch(b, f"{out}_v")}
     constants = {f"{out}_{k}": build.weights(6, 6, seed=seed + i) for i, k in enumerate("wv")}
-    return [*positive(a, out), node("If", [f"{out}_c"], [out], **branches)], {"nought": np.float32(0), **constants}
+    return [*positive(out), node("If", [f"{out}_c"], [out], **branches)], {"nought": np.float32(0), **constants}
 
 
 def repeated(a: str, b: str, out: str, seed: int) -> Made:
@@ -112,7 +112,7 @@ def repeated(a: str, b: str, out: str, seed: int) -> Made:
         [info(f"{out}_on", 9, []), info(f"{out}_n", 1, SHAPE)],
     )
     nodes = [
-        *positive(a, out),
+        *positive(out),
         node("Cast", [f"{out}_c"], [f"{out}_more"], to=7),
         node("Add", [f"{out}_more", "once"], [f"{out}_times"]),
         node("Loop", [f"{out}_times", "", a], [out], body=body),
