@@ -61,7 +61,7 @@ from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.repair import Repair
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
-from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes
+from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes, shapes_kept
 from sardonyx.ir.symbolic import SymbolicValues
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
@@ -142,6 +142,7 @@ __all__ = [
     "require_valid",
     "save",
     "serialize",
+    "shapes_kept",
     "structure",
     "tensor",
     "to_proto",

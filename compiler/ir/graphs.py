@@ -148,23 +148,31 @@ class NameAuthority:
     """
 
     def __init__(self, model: oir.Model) -> None:
-        self._values: set[str] = set()
-        self._nodes: set[str] = set()
+        self._model = model
+        self._taken: tuple[set[str], set[str]] | None = None
         self._counters: dict[str, int] = {}
-        for graph in all_graphs(model):
-            self._values.update(value.name for value in graph_values(graph) if value.name)
-            for node in graph:
-                self._values.update(value.name for value in node.inputs if value is not None and value.name)
-                if node.name:
-                    self._nodes.add(node.name)
 
     def value(self, name: str) -> str:
         """Returns `name`, or `name` with the first free number, as the name of a new value."""
-        return self._fresh(name, self._values)
+        return self._fresh(name, self._names()[0])
 
     def node(self, name: str) -> str:
         """Returns `name`, or `name` with the first free number, as the name of a new node."""
-        return self._fresh(name, self._nodes)
+        return self._fresh(name, self._names()[1])
+
+    def _names(self) -> tuple[set[str], set[str]]:
+        """Names of values and of nodes, collected when the first name is asked for."""
+        if self._taken is None:
+            values: set[str] = set()
+            nodes: set[str] = set()
+            for graph in all_graphs(self._model):
+                values.update(value.name for value in graph_values(graph) if value.name)
+                for node in graph:
+                    values.update(value.name for value in node.inputs if value is not None and value.name)
+                    if node.name:
+                        nodes.add(node.name)
+            self._taken = values, nodes
+        return self._taken
 
     def _fresh(self, name: str, taken: set[str]) -> str:
         candidate = name

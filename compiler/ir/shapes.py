@@ -48,11 +48,23 @@ _FACT = "sardonyx.shapes"
 
 def ensure_shapes(model: oir.Model) -> ShapeReport:
     """Infers shapes as `infer_shapes` does, unless the model's structure is still that of the last inference."""
-    known = model.meta.get(_FACT)
-    if known is not None and known[0] == structure(model):
-        report: ShapeReport = known[1]
-        return report
-    return infer_shapes(model)
+    known = _known(model)
+    return infer_shapes(model) if known is None else known
+
+
+@contextmanager
+def shapes_kept(model: oir.Model) -> Iterator[None]:
+    """Says of an edit that no value gets another type or shape by it: if all were known before, they are afterwards."""
+    known = _known(model)
+    yield
+    if known is not None:
+        model.meta[_FACT] = (structure(model), known)
+
+
+def _known(model: oir.Model) -> ShapeReport | None:
+    """What the last inference reported, where the model still has the structure that it saw."""
+    fact: tuple[int, ShapeReport] | None = model.meta.get(_FACT)
+    return fact[1] if fact is not None and fact[0] == structure(model) else None
 
 
 @paused_gc()

@@ -102,11 +102,16 @@ def _example(architecture: Architecture) -> tuple[torch.Tensor, ...]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporters' progress and warnings off the terminal."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

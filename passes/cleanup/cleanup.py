@@ -42,8 +42,15 @@ class Cleanup(Pass):
         if unknown:
             raise SpecError(f"Cleanup has no step {unknown[0]!r}.", remedy=f"Steps: {', '.join(STEPS)}.")
 
+    @ir.paused_gc()
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Runs every enabled step once, in order; counts by how many nodes and initializers each shrank the model."""
+        if model.functions:
+            return self._run(model)
+        with ir.shapes_kept(model):
+            return self._run(model)
+
+    def _run(self, model: ir.Model) -> PassResult:
         stats: dict[str, int] = {}
         size = _size(model)
         for name, make in STEPS.items():

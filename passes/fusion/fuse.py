@@ -68,6 +68,7 @@ class Fuse(Pass):
         if unknown:
             raise SpecError(f"There is no fusion rule {unknown[0]!r}.", remedy=f"Rules: {', '.join(known)}.")
 
+    @ir.paused_gc()
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Applies the enabled rules.
 

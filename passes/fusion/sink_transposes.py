@@ -34,6 +34,7 @@ class SinkTransposes(Pass):
     name = "sink-transposes"
     summary = "move Transposes past other operators where fewer of them remain"
 
+    @ir.paused_gc()
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Moves Transposes in all graphs; each region that is permuted has strictly fewer of them afterwards."""
         opset = model.opset_imports.get("", 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Refusal
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators, roots
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators, producers, roots
 from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 
 REWRITES_PER_NODE = 8
@@ -71,6 +71,16 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                     yield rule, reason or applies
 
 
+class _Indexed:
+    """A rule, with what can be seen of its pattern without matching it."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.roots = tuple(dict.fromkeys(op_type for root in roots(rule.pattern) for op_type in root.op_types))
+        self.needs = tuple(operators(rule.pattern))
+        self.producers = producers(rule.pattern)
+
+
 class _GraphRewriter:
     def __init__(
         self, graph: ir.Graph, rules: Sequence[Rule], names: ir.NameAuthority, opset: int, done: Rewriting
@@ -81,13 +91,21 @@ class _GraphRewriter:
         self.done = done
         self.refused: set[tuple[str, str | None]] = set()
         self.present = {node.op_type for node in graph}
-        self.index: dict[str, list[Rule]] = {}
-        for rule in rules:
-            for op_type in dict.fromkeys(op_type for root in roots(rule.pattern) for op_type in root.op_types):
-                self.index.setdefault(op_type, []).append(rule)
-        self.needs = {rule: tuple(operators(rule.pattern)) for rule in rules}
+        self.rules = [_Indexed(rule) for rule in rules]
+        self.index: dict[str, list[_Indexed]] = {}
+        self._build_index()
+
+    def _build_index(self) -> None:
+        """Lists, by root operator, the rules whose operators the graph has."""
+        self.index.clear()
+        for each in self.rules:
+            if not any(self.present.isdisjoint(wanted) for wanted in each.needs):
+                for op_type in each.roots:
+                    self.index.setdefault(op_type, []).append(each)
 
     def run(self) -> None:
+        if not self.index:
+            return
         queue = deque(self.graph)
         queued = set(queue)
         budget = REWRITES_PER_NODE * len(self.graph) + 100
@@ -113,9 +131,14 @@ class _GraphRewriter:
                     queue.append(other)
 
     def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
-        for rule in self.index.get(node.op_type, ()):
-            if any(self.present.isdisjoint(wanted) for wanted in self.needs[rule]):
+        candidates = self.index.get(node.op_type)
+        if candidates is None:
+            return None, []
+        computed_by = {p.op_type for value in node.inputs if value is not None and (p := value.producer()) is not None}
+        for each in candidates:
+            if any(computed_by.isdisjoint(wanted) for wanted in each.producers):
                 continue
+            rule = each.rule
             found = rule.find(node)
             if isinstance(found, Mismatch):
                 continue
@@ -149,7 +172,10 @@ class _GraphRewriter:
             self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1
         self.done.domains.update(node.domain for node in editor.made if node.domain)
-        self.present.update(node.op_type for node in editor.made)
+        made = {node.op_type for node in editor.made}
+        if not made <= self.present:
+            self.present |= made
+            self._build_index()
         values = [new for _, new in exchanged]
         return _around([*editor.made, *(value.producer() for value in values)], values)
 

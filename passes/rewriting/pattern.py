@@ -179,6 +179,14 @@ def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
         yield frozenset(pattern.computed_by)
 
 
+def producers(pattern: Op | AnyOf) -> tuple[frozenset[str], ...]:
+    """Returns sets of operators, of each of which one must compute an input of the root: seen before matching."""
+    first, *others = (
+        {frozenset(part.op_types) for part in root.inputs if isinstance(part, Op)} for root in roots(pattern)
+    )
+    return tuple(first.intersection(*others))
+
+
 def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:
     """Matches a pattern at a node.
 
