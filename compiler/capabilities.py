@@ -85,6 +85,29 @@ class OpSupport:
 
 
 @dataclass(frozen=True)
+class DynamicSupport:
+    """One operator that a target runs with integer weights and activations quantized while it runs.
+
+    The activation's scale and zero point come from each tensor's own extremes, so that no samples are needed.
+
+    Attributes:
+        op_type: Operator name.
+        domain: Operator domain; the empty string is the standard one.
+        weights: Indices of the inputs that must be constant and become integers.
+        weight_support: How the first weight may be quantized, where the operator is a matrix product.
+        attributes: Attribute values it requires, by name; an absent attribute counts as this value.
+        note: Why, for people who read the record.
+    """
+
+    op_type: str
+    domain: str = ""
+    weights: tuple[int, ...] = (1,)
+    weight_support: WeightSupport | None = None
+    attributes: Mapping[str, int | float | str] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ActivationScheme:
     """How activations are quantized: their type and whether the zero point may differ from zero.
 
@@ -182,6 +205,7 @@ class Capabilities:
         operators: Rows, by (domain, op_type).
         warnings: What a user of this machine must know, as sentences.
         floats: What the target runs in 16-bit floating-point types, by type; a type that is absent is not known.
+        dynamic: What it runs with activations quantized while it runs, by (domain, op_type).
         fused: Fused operators it runs, by (domain, op_type).
         blocks: Operators whose weights may be integers in blocks, by name of the standard operator.
     """
@@ -194,6 +218,7 @@ class Capabilities:
     operators: Mapping[tuple[str, str], OpSupport]
     warnings: tuple[str, ...] = ()
     floats: Mapping[DataType, FloatSupport] = field(default_factory=dict)
+    dynamic: Mapping[tuple[str, str], DynamicSupport] = field(default_factory=dict)
     fused: Mapping[tuple[str, str], FusedSupport] = field(default_factory=dict)
     blocks: Mapping[str, BlockSupport] = field(default_factory=dict)
 

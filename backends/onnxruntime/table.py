@@ -13,6 +13,7 @@ from sardonyx.capabilities import (
     ActivationScheme,
     BlockSupport,
     Capabilities,
+    DynamicSupport,
     FloatSupport,
     OpSupport,
     Role,
@@ -114,6 +115,19 @@ BLOCKS = (
 
 ACTIVATIONS = (OpSupport("Relu", Role.ACTIVATION), OpSupport("Clip", Role.ACTIVATION))
 
+DYNAMIC = (
+    DynamicSupport("MatMul", weight_support=WeightSupport(channel_axis=-1), note="DynamicQuantizeMatMul"),
+    DynamicSupport(
+        "Gemm",
+        weight_support=WeightSupport(channel_axis=1, transposed_axis=0, transpose_attribute="transB"),
+        attributes={"transA": 0},
+        note="DynamicQuantizeMatMul; alpha and beta go into scales and bias",
+    ),
+    DynamicSupport("LSTM", weights=(1, 2), attributes={"layout": 0}, note="DynamicQuantizeLSTM"),
+)
+"""What the runtime makes of the dynamically quantized forms. It has no such kernel for GRU and RNN, and computes
+ConvInteger without the fusions of QLinearConv (tests/backends/test_onnxruntime_dynamic.py tries every row)."""
+
 
 _MOVES_ANY_FLOAT = (
     "Concat Flatten Gather GatherElements GatherND Identity IsInf IsNaN LayerNormalization Reshape ScatterND "
@@ -163,6 +177,7 @@ def capabilities(machine: Machine) -> Capabilities:
         operators={(row.domain, row.op_type): row for row in _rows()},
         warnings=warnings,
         floats=FLOATS,
+        dynamic={(row.domain, row.op_type): row for row in DYNAMIC},
         fused=FUSED,
         blocks={row.op_type: row for row in BLOCKS},
     )

@@ -1,5 +1,6 @@
 """`sardonyx compile`: the whole job."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sardonyx.cli.console import DONE, INTERRUPTED, OVER_BUDGET, count, progress_bar, say, say_json, warn
-from sardonyx.cli.options import Data, Json, Model, Quiet, parse_share
+from sardonyx.cli.options import Data, Exclude, Include, Json, Model, Quiet, parse_share
 
 if TYPE_CHECKING:
     from sardonyx.driver import CompileResult
@@ -36,6 +37,9 @@ OptionalTarget = Annotated[str | None, typer.Option("--target", "-t", help="Back
 OptionalThreads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of the runtime within an operator.")
 ]
+OptionalScheme = Annotated[
+    str | None, typer.Option("--scheme", "-s", help="Scheme of quantization; `sardonyx quantize --list-schemes`.")
+]
 
 
 def command(  # noqa: PLR0913 - one parameter an option is how typer reads a command line
@@ -47,6 +51,9 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     max_drop: MaxDrop = None,
     recipe: RecipeFile = None,
     threads: OptionalThreads = None,
+    scheme: OptionalScheme = None,
+    exclude: Exclude = None,
+    include: Include = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -56,7 +63,19 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
         "max_drop": None if max_drop is None else parse_share(max_drop),
         "threads": threads,
     }
-    execute(Request(model, output, data, metric, json, quiet), recipe_from(recipe, overrides))
+    chosen = quantizing(recipe_from(recipe, overrides), scheme, exclude or (), include or ())
+    execute(Request(model, output, data, metric, json, quiet), chosen)
+
+
+def quantizing(recipe: "Recipe", scheme: str | None, exclude: Sequence[str], include: Sequence[str]) -> "Recipe":
+    """Returns a recipe with another scheme, and with nodes excluded from quantization or alone included."""
+    if scheme is None and not exclude and not include:
+        return recipe
+    from sardonyx.pipeline import available_passes, format_pipeline, parse_pipeline, scheme_named, with_selection
+
+    text = recipe.quantize if scheme is None else scheme_named(scheme).pipeline
+    passes = with_selection(parse_pipeline(text, available_passes()), exclude, include)
+    return recipe.model_copy(update={"quantize": format_pipeline(passes)})
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ def targets(json: Json = False) -> None:
         by_role: dict[str, list[str]] = {}
         for row in table.operators.values():
             by_role.setdefault(row.role.value, []).append(row.op_type)
+        if table.dynamic:
+            by_role["dynamic"] = [row.op_type for row in table.dynamic.values()]
         rows[name] = {
             "summary": backend_type.summary,
             "activations": table.activation.dtype.name,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sardonyx._version import __version__
-from sardonyx.cli import bench, compile_, explain, inspect, listing, optimize, verify
+from sardonyx.cli import bench, compile_, explain, inspect, listing, optimize, quantize, verify
 from sardonyx.cli.console import TOOL_FAILED
 from sardonyx.errors import SardonyxError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("compile", help=compile_.HELP)(compile_.command)
 app.command("optimize", help=optimize.HELP)(optimize.command)
+app.command("quantize", help=quantize.HELP)(quantize.command)
 app.command("inspect", help=inspect.HELP)(inspect.command)
 app.command("verify", help=verify.HELP)(verify.command)
 app.command("bench", help=bench.HELP)(bench.command)

@@ -21,6 +21,9 @@ Data = Annotated[
         "package.module:function yielding feeds.",
     ),
 ]
+_PATTERN = "a node name with * as wildcard, op:OPERATOR or region:FROM..TO. May be repeated."
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help=f"Nodes to keep in float: {_PATTERN}")]
+Include = Annotated[list[str] | None, typer.Option("--include", help=f"The only nodes to quantize: {_PATTERN}")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Path of an ONNX model.", show_default=False)]
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,7 @@ from sardonyx.pipeline import (
     CompileRecord,
     FileEntry,
     PassManager,
-    PassRecord,
     Recipe,
-    Status,
     available_passes,
     format_pipeline,
     parse_pipeline,
@@ -132,7 +130,7 @@ class _Compiler:
                 self._repair(judge, split)
         choice = choose(self.record.candidates, self.recipe)
         shown = self.lossy.get(choice.name) or self.lossy.get(QUANTIZED)
-        self._note(shown.records if shown else ())
+        self.record.note_passes(shown.records if shown else ())
         self.record.decide("choose", choice.name, choice.reason)
         self.record.chosen, self.record.met_budget = choice.name, choice.met_budget
         return self._finish()
@@ -222,7 +220,7 @@ class _Compiler:
     def _make_candidates(self, split: Split | None) -> None:
         context = self._context(None if split is None else split.calibration)
         optimized = PassManager(self.exact_passes, context=context).run(ir.clone(self.models[ORIGINAL]))
-        self._note(optimized.records)
+        self.record.note_passes(optimized.records)
         self.models[OPTIMIZED] = optimized.model
         if split is not None and self.lossy_passes:
             self.quantizer = Quantizer(optimized.model, self.lossy_passes, context)
@@ -235,20 +233,6 @@ class _Compiler:
             for change in legalized.changes:
                 self.record.decide("legalize", name, change)
             self.record.warnings.extend(w for w in legalized.refusals if w not in self.record.warnings)
-
-    def _note(self, records: tuple[PassRecord, ...]) -> None:
-        for record in records:
-            plan = record.details.get("plan")
-            if plan is not None:  # kept in a file of its own: its scales are many
-                record = replace(record, details={k: v for k, v in record.details.items() if k != "plan"})
-                for point in plan["points"]:
-                    choice = f"{point['dtype']} {point['kind']}"
-                    self.record.decide("quantize", choice, point.get("reason", ""), (point["value"],))
-            self.record.passes.append(record)
-            if record.status is Status.UNDONE:
-                self.record.decide(record.name, "undone", record.reason)
-            for refusal in record.refusals:
-                self.record.decide(record.name, f"not {refusal.rule}", refusal.reason, refusal.nodes)
 
     def _judge(self, original: Session, split: Split | None) -> Judge:
         if self.metric is not None:
@@ -297,6 +281,7 @@ class _Compiler:
             written = self.backend.emit(model, folder, check=proven)
             plan = self.lossy[self.record.chosen].plan if self.record.chosen in LOSSY else None
             if plan is not None:
+                plan["model"] = ir.digest(self.models[OPTIMIZED])
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
             self.record.outputs = [
                 FileEntry(path=file.name, sha256=ir.file_sha256(file), nbytes=file.stat().st_size)

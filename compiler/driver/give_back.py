@@ -13,6 +13,7 @@ from typing import Any
 from sardonyx import ir
 from sardonyx.measure import Agreement, Feed, Session
 from sardonyx.passes.base import Pass, PassContext
+from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.pipeline import PassManager, PassRecord, Status
 
 SAMPLES = 8
@@ -50,14 +51,19 @@ class Variant:
 
     @property
     def plan(self) -> dict[str, Any] | None:
-        """The quantization plan, if a pass made one."""
-        plans = [record.details["plan"] for record in self.records if "plan" in record.details]
-        return plans[-1] if plans else None
+        """The quantization plan, if passes made one; several passes' plans are joined."""
+        return joined_plan(self.records)
 
     @property
     def compute_nodes(self) -> tuple[str, ...]:
         """Names of the nodes whose products are computed with integers, in graph order."""
         return tuple((self.plan or {}).get("compute_nodes", ()))
+
+
+def joined_plan(records: Sequence[PassRecord]) -> dict[str, Any] | None:
+    """Returns the quantization plans of passes that ran one after the other as one, or None where there are none."""
+    plans = [QuantPlan.from_dict(record.details["plan"]) for record in records if "plan" in record.details]
+    return QuantPlan.joined(plans).to_dict() if plans else None
 
 
 class Quantizer:

@@ -5,9 +5,18 @@ from sardonyx.pipeline.manager import Hook, PassManager, PassRecord, PipelineRes
 from sardonyx.pipeline.recipe import Recipe
 from sardonyx.pipeline.record import Accuracy, Candidate, CompileRecord, Decision, FileEntry, Latency
 from sardonyx.pipeline.registry import available_passes
+from sardonyx.pipeline.schemes import (
+    AUTO,
+    QuantizationScheme,
+    available_schemes,
+    default_scheme,
+    scheme_named,
+    with_selection,
+)
 from sardonyx.pipeline.spec import format_pass, format_pipeline, parse_pipeline
 
 __all__ = [
+    "AUTO",
     "Accuracy",
     "Candidate",
     "CompileRecord",
@@ -21,11 +30,16 @@ __all__ = [
     "PassRecord",
     "PassResult",
     "PipelineResult",
+    "QuantizationScheme",
     "Recipe",
     "Refusal",
     "Status",
     "available_passes",
+    "available_schemes",
+    "default_scheme",
     "format_pass",
     "format_pipeline",
     "parse_pipeline",
+    "scheme_named",
+    "with_selection",
 ]

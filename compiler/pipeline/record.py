@@ -1,6 +1,8 @@
 """The compile record: everything needed to reproduce or to dispute a result, as JSON."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -8,7 +10,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from sardonyx.errors import SpecError
-from sardonyx.pipeline.manager import PassRecord
+from sardonyx.pipeline.manager import PassRecord, Status
 from sardonyx.pipeline.recipe import Recipe
 
 RECORD_VERSION: Final = 1
@@ -96,6 +98,21 @@ class CompileRecord(_Part):
     def decide(self, stage: str, choice: str, reason: str, subjects: tuple[str, ...] = ()) -> None:
         """Adds a decision."""
         self.decisions.append(Decision(stage=stage, choice=choice, reason=reason, subjects=list(subjects)))
+
+    def note_passes(self, passes: Sequence[PassRecord]) -> None:
+        """Adds what passes did, and as decisions what they planned, refused or had undone."""
+        for done in passes:
+            plan = done.details.get("plan")
+            if plan is not None:  # kept in a file of its own: its scales are many
+                done = replace(done, details={k: v for k, v in done.details.items() if k != "plan"})
+                for point in plan["points"]:
+                    choice = f"{point['dtype']} {point['kind']}"
+                    self.decide("quantize", choice, point.get("reason", ""), (point["value"],))
+            self.passes.append(done)
+            if done.status is Status.UNDONE:
+                self.decide(done.name, "undone", done.reason)
+            for refusal in done.refusals:
+                self.decide(done.name, f"not {refusal.rule}", refusal.reason, refusal.nodes)
 
     def candidate(self, name: str) -> Candidate | None:
         """Returns a candidate by name."""

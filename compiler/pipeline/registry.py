@@ -10,16 +10,18 @@ from sardonyx.passes.base import Pass
 GROUP = "sardonyx.passes"
 
 _BUILT_IN = {
+    "apply-plan": "sardonyx.passes.quantization.apply_plan:ApplyPlan",
     "choose-branches": "sardonyx.passes.folding.branches:ChooseBranches",
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "convert-float": "sardonyx.passes.precision.convert:ConvertFloat",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
-    "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "fuse-transformer": "sardonyx.passes.fusion.attention.fuse:FuseTransformer",
+    "quantize-dynamic": "sardonyx.passes.quantization.dynamic.quantize:QuantizeDynamic",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "quantize-weights": "sardonyx.passes.quantization.weight_only.quantize:QuantizeWeights",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
+    "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 

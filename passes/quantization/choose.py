@@ -13,6 +13,7 @@ from sardonyx.passes.quantization.arithmetic import affine_parameters, integer_r
 from sardonyx.passes.quantization.calibration import ObservedRange
 from sardonyx.passes.quantization.placement import PlacedValue, PlacedWeight, Placement
 from sardonyx.passes.quantization.plan import PointKind, QuantPoint
+from sardonyx.passes.quantization.scopes import named_values
 
 BIAS_LIMIT = 2.0**30
 """INT32 biases stay below this, so that adding the accumulated products cannot overflow."""
@@ -159,10 +160,5 @@ def _extremes(
 
 
 def _constants(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
-    constants = {name: v.const_value for name, v in graph.initializers.items() if v.const_value is not None}
-    for node in graph:
-        if node.op_type == "Constant":
-            tensor = ir.constant_tensor(node.outputs[0])
-            if tensor is not None:
-                constants[node.outputs[0].name or ""] = tensor
-    return constants
+    tensors = {name: ir.constant_tensor(value) for name, value in named_values(graph).items()}
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}

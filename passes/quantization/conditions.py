@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sardonyx import ir
-from sardonyx.capabilities import OpSupport, Role
+from sardonyx.capabilities import OpSupport, Role, WeightSupport
 
 Condition = Callable[[ir.Node, OpSupport, int], str | None]
 
@@ -17,15 +17,20 @@ def weight_axis(node: ir.Node, row: OpSupport) -> int | None:
     """Returns the axis of per-channel weight scales, non-negative, or None for per-tensor scales."""
     support = row.weight_support
     weight = node.inputs[row.weight] if row.weight is not None else None
-    if support is None or weight is None or weight.shape is None or support.channel_axis is None:
+    axis = channel_axis(node, support) if support is not None else None
+    if support is None or weight is None or weight.shape is None or axis is None:
         return None
     rank = len(weight.shape)
     if support.per_channel_ranks is not None and rank not in support.per_channel_ranks:
         return None
-    axis = support.channel_axis
-    if support.transpose_attribute and ir.attribute(node, support.transpose_attribute, 0):
-        axis = support.transposed_axis if support.transposed_axis is not None else axis
     return axis % rank
+
+
+def channel_axis(node: ir.Node, support: WeightSupport) -> int | None:
+    """Returns the axis of per-channel scales that the table gives, which may count from the back, or None."""
+    if support.transpose_attribute and ir.attribute(node, support.transpose_attribute, 0):
+        return support.transposed_axis if support.transposed_axis is not None else support.channel_axis
+    return support.channel_axis
 
 
 def _opset(node: ir.Node, row: OpSupport, opset: int) -> str | None:

@@ -1,8 +1,9 @@
-"""Writing Q/DQ nodes from a plan, in one pass over the graph.
+"""Writing Q/DQ nodes from a plan, in one pass over the graph and the bodies in it.
 
 An activation becomes QuantizeLinear -> DequantizeLinear, a weight an integer initializer -> DequantizeLinear, a bias an
 INT32 initializer -> DequantizeLinear. A Relu or Clip that the quantization makes redundant goes away, but only where
-saturation to the integers provably does the same.
+saturation to the integers provably does the same. A value is quantized where it is made and dequantized in every graph
+that takes it: runtimes look for a DequantizeLinear beside the node it feeds, not around the body.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.provenance import mark
 from sardonyx.passes.quantization.arithmetic import IntegerRange, integer_range, quantize
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
+from sardonyx.passes.quantization.scopes import named_values, nodes_in_order, remove_unused_constant
 
 CLAMP_SLACK = 1e-3
 """How far, in steps, a dequantized limit may lie outside a Clip: the rounding of the float32 scale."""
@@ -23,7 +25,7 @@ CLAMP_SLACK = 1e-3
 
 @dataclass(frozen=True)
 class InsertQdq(Pass):
-    """Writes the nodes of a quantization plan into the main graph.
+    """Writes the Q/DQ nodes of a quantization plan into the main graph and its bodies.
 
     Attributes:
         plan: What to quantize, with scales and zero points.
@@ -40,12 +42,13 @@ class InsertQdq(Pass):
         Raises:
             PassError: If the plan names a value or node that the model does not have.
         """
+        points = [point for point in self.plan.points if point.kind is not PointKind.DYNAMIC_WEIGHT]
         writer = _Writer(model, context.capabilities)
-        for point in self.plan.points:
+        for point in points:
             writer.write(point)
         writer.lower_to_integers()
         model.graph.sort()
-        return PassResult(model, modified=bool(self.plan.points), stats=writer.stats, refusals=tuple(writer.refusals))
+        return PassResult(model, modified=bool(points), stats=writer.stats, refusals=tuple(writer.refusals))
 
 
 class _Writer:
@@ -53,9 +56,8 @@ class _Writer:
         self.graph = model.graph
         self.capabilities = capabilities
         self.names = ir.NameAuthority(model)
-        self.values = {v.name: v for node in model.graph for v in node.outputs}
-        self.values |= {v.name: v for v in (*model.graph.inputs, *model.graph.initializers.values())}
-        self.nodes = {node.name: node for node in model.graph}
+        self.values = named_values(model.graph)
+        self.nodes = {node.name: node for node in nodes_in_order(model.graph)}
         self.parameters: dict[str, tuple[ir.Value, ir.Value]] = {}
         self.stats: dict[str, int] = {}
         self.refusals: list[Refusal] = []
@@ -64,7 +66,7 @@ class _Writer:
         value = self.values.get(point.value)
         if value is None:
             raise PassError(
-                f"The plan quantizes {point.value!r}, which the model's main graph does not have.",
+                f"The plan quantizes {point.value!r}, which the model does not have.",
                 remedy="Use the plan with the model it was made from.",
             )
         if point.kind is PointKind.ACTIVATION:
@@ -77,15 +79,14 @@ class _Writer:
         source = self._absorb(value, point)
         scale, zero_point = self._parameters(point)
         uses = self._uses(value, point)
-        quantized = self._node("QuantizeLinear", [source, scale, zero_point], point.value)
-        quantized.dtype = ir.DataType[point.dtype]
-        restored = self._node("DequantizeLinear", [quantized, scale, zero_point], point.value)
-        restored.dtype = ir.DataType.FLOAT
-        quantized.shape = restored.shape = value.shape
-        for node, index in uses:
-            node.replace_input_with(index, restored)
-        if point.consumers is None:
-            self._take_over_outputs(value, restored)
+        graph = value.graph
+        assert graph is not None, "values of the model are in a graph"
+        quantized = self.node(graph, "QuantizeLinear", [source, scale, zero_point], point.value)
+        quantized.dtype, quantized.shape = ir.DataType[point.dtype], value.shape
+        restored = _Restored(self, [quantized, scale, zero_point], point, value.shape)
+        restored.feed(uses)
+        if point.consumers is None and value.is_graph_output():
+            self._take_over_outputs(graph, value, restored.within(graph))
         if source is not value:
             self._remove_clamp(value)
 
@@ -106,7 +107,7 @@ class _Writer:
         clamp = value.producer()
         if clamp is not None:
             self.nodes.pop(clamp.name, None)
-            self.graph.remove(clamp, safe=True)
+            _graph_of(clamp).remove(clamp, safe=True)
 
     def _uses(self, value: ir.Value, point: QuantPoint) -> list[tuple[ir.Node, int]]:
         uses = [(use.node, use.idx) for use in value.uses()]
@@ -155,26 +156,17 @@ class _Writer:
         stored = quantize(array, scale, zero_point, integers).astype(dtype.numpy())
         quantized = self._initializer(f"{point.value}_quantized", stored)
         scale_value, zero_value = self._parameters(point)
-        restored = self._node("DequantizeLinear", [quantized, scale_value, zero_value], point.value, axis=point.axis)
-        restored.dtype, restored.shape = ir.DataType.FLOAT, ir.Shape(array.shape)
-        for node, index in self._uses(value, point):
-            node.replace_input_with(index, restored)
-        self._drop_if_dead(value)
-
-    def _drop_if_dead(self, value: ir.Value) -> None:
-        """Removes a float constant that nothing reads any more."""
-        if value.uses() or value.is_graph_output() or value.is_graph_input():
-            return
-        producer = value.producer()
-        if producer is not None:
-            self.graph.remove(producer, safe=True)
-        elif value.is_initializer():
-            self.graph.initializers.pop(value.name or "")
+        restored = _Restored(self, [quantized, scale_value, zero_value], point, ir.Shape(array.shape))
+        restored.feed(self._uses(value, point))
+        remove_unused_constant(value)
 
     def _initializer(self, name: str, array: np.typing.NDArray[np.generic]) -> ir.Value:
         return ir.add_initializer(self.graph, self.names.value(name), np.asarray(array))
 
-    def _node(self, op_type: str, inputs: list[ir.Value], source: str, axis: int | None = None) -> ir.Value:
+    def node(
+        self, graph: ir.Graph, op_type: str, inputs: list[ir.Value], source: str, axis: int | None = None
+    ) -> ir.Value:
+        """Adds a QuantizeLinear or DequantizeLinear at the end of a graph and returns its output."""
         short = "quantized" if op_type == "QuantizeLinear" else "dequantized"
         node = ir.Node(
             "",
@@ -185,23 +177,23 @@ class _Writer:
         )
         mark(node, InsertQdq.name, source)
         node.outputs[0].name = self.names.value(f"{source}_{short}")
-        self.graph.append(node)
+        graph.append(node)
         return node.outputs[0]
 
-    def _take_over_outputs(self, value: ir.Value, restored: ir.Value) -> None:
+    def _take_over_outputs(self, graph: ir.Graph, value: ir.Value, restored: ir.Value) -> None:
         """A graph output keeps its name: the dequantized value takes it over."""
-        for index, output in enumerate(self.graph.outputs):
+        for index, output in enumerate(graph.outputs):
             if output is value:
                 name = value.name
                 value.name = self.names.value(f"{name}_float")
                 restored.name = name
-                self.graph.outputs[index] = restored
+                graph.outputs[index] = restored
 
     def lower_to_integers(self) -> None:
         """Moves DQ -> op -> Q to op on integers, for operators which the target runs only when written so."""
         if self.capabilities is None:
             return
-        for node in list(self.graph):
+        for node in list(nodes_in_order(self.graph)):
             row = self.capabilities.support(node.domain, node.op_type)
             if row is not None and row.on_integers and self._lower(node, row.zero_inputs):
                 self.stats["on-integers"] = self.stats.get("on-integers", 0) + 1
@@ -214,6 +206,8 @@ class _Writer:
         following = uses[0].node
         if following.op_type != "QuantizeLinear" or list(following.inputs[1:]) != list(dequantize.inputs[1:]):
             return False
+        if following.graph is not node.graph:
+            return False
         node.replace_input_with(0, dequantize.inputs[0])
         for index in zero_inputs:
             if index >= len(node.inputs):
@@ -221,8 +215,39 @@ class _Writer:
             node.replace_input_with(index, dequantize.inputs[2])
         node.outputs[0].type = following.outputs[0].type
         ir.replace_all_uses_with(following.outputs[0], node.outputs[0])
-        self.graph.remove(following, safe=True)
+        _graph_of(following).remove(following, safe=True)
         return True
+
+
+class _Restored:
+    """A quantized value as float again: one DequantizeLinear in each graph that takes it."""
+
+    def __init__(self, writer: _Writer, operands: list[ir.Value], point: QuantPoint, shape: ir.Shape | None) -> None:
+        self._writer = writer
+        self._operands = operands
+        self._point = point
+        self._shape = shape
+        self._by_graph: dict[ir.Graph, ir.Value] = {}
+
+    def feed(self, uses: list[tuple[ir.Node, int]]) -> None:
+        """Lets nodes take the restored value at an input each."""
+        for node, index in uses:
+            node.replace_input_with(index, self.within(_graph_of(node)))
+
+    def within(self, graph: ir.Graph) -> ir.Value:
+        """Returns the value restored in a graph."""
+        if graph not in self._by_graph:
+            axis = self._point.axis
+            made = self._writer.node(graph, "DequantizeLinear", self._operands, self._point.value, axis)
+            made.dtype, made.shape = ir.DataType.FLOAT, self._shape
+            self._by_graph[graph] = made
+        return self._by_graph[graph]
+
+
+def _graph_of(node: ir.Node) -> ir.Graph:
+    graph = node.graph
+    assert graph is not None, "nodes of the model are in a graph"
+    return graph
 
 
 def _saturation_clamps(clamp: ir.Node, point: QuantPoint) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities, OpSupport, Role
 from sardonyx.passes.quantization.conditions import unmet_condition, weight_axis
+from sardonyx.passes.quantization.scopes import graphs_of, nodes_in_order
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ def place(
     unusable: frozenset[str] = frozenset(),
     kept_float: Mapping[str, str] = NOTHING,
 ) -> Placement:
-    """Decides which values of the main graph become integers on a target.
+    """Decides which values become integers on a target, in the main graph and in the bodies of If, Loop and Scan.
 
     Args:
-        model: A verified model with inferred types; it is not changed.
+        model: A verified model with inferred types, whose values have names of their own; it is not changed.
         capabilities: The target's table.
         unusable: Names of values that have no finite range and must stay in float.
         kept_float: Reason by name of each node that stays in float whatever the table says.
@@ -105,6 +106,7 @@ class _Placer:
         self, graph: ir.Graph, capabilities: Capabilities, unusable: frozenset[str], kept_float: Mapping[str, str]
     ) -> None:
         self.graph = graph
+        self.nodes = tuple(nodes_in_order(graph))
         self.unusable = unusable
         self.kept_float = kept_float
         self.capabilities = capabilities
@@ -117,7 +119,7 @@ class _Placer:
         self._find_candidates()
         self._spread()
         self._give_back()
-        integer = [node for node in self.graph if node in self.integer]
+        integer = [node for node in self.nodes if node in self.integer]
         return Placement(
             values=tuple(self._values()),
             weights=tuple(self._weights()),
@@ -129,7 +131,7 @@ class _Placer:
     def _find_candidates(self) -> None:
         opset, needed = self.graph.opset_imports.get("", 0), self.capabilities.min_opset
         too_old = f"the target takes Q/DQ from opset {needed}; the model has {opset}" if opset < needed else None
-        for node in self.graph:
+        for node in self.nodes:
             row = self.capabilities.support(node.domain, node.op_type)
             if row is None:
                 continue
@@ -164,6 +166,8 @@ class _Placer:
         producer = value.producer() if value is not None else None
         if value is None or producer not in self.integer or value.is_graph_output() or len(value.uses()) != 1:
             return False
+        if producer.graph is not node.graph:
+            return False
         if self.rows[producer].role not in (Role.COMPUTE, Role.FOLLOWER):
             return False
         self.clamp_of[producer] = node
@@ -184,11 +188,11 @@ class _Placer:
 
     def _give_back(self) -> None:
         """Rule 3, from the outputs backwards."""
-        for node in reversed(self.graph):
+        for node in reversed(self.nodes):
             row = self.rows.get(node)
             if node not in self.integer or row is None or row.role not in (Role.FOLLOWER, Role.TRANSPARENT):
                 continue
-            if self._taken_as_integer(node):
+            if self._taken_as_integer(node) or self._moved_into_body(node):
                 continue
             self.integer.discard(node)
             clamp = self.clamp_of.pop(node, None)
@@ -200,16 +204,25 @@ class _Placer:
         last = self.clamp_of.get(node, node)
         return any(self._integer_uses(output) for output in last.outputs)
 
+    def _moved_into_body(self, node: ir.Node) -> bool:
+        """Whether a node moves data that a body captures: it then has a pair of its own, and the body takes integers.
+
+        A runtime may move a DequantizeLinear behind such nodes without looking into bodies; ONNX Runtime 1.31 aborts.
+        """
+        captured = any(use.node.graph is not node.graph for output in node.outputs for use in output.uses())
+        return captured and self.rows[node].role is Role.TRANSPARENT
+
     def _integer_uses(self, value: ir.Value) -> tuple[ir.Node, ...]:
         """The integer nodes that take a value as an activation."""
         users = dict.fromkeys(use.node for use in value.uses())
         return tuple(u for u in users if u in self.integer and value in _activations(u, self.rows[u]))
 
     def _values(self) -> Iterator[PlacedValue]:
-        for value in self.graph.inputs:
-            yield from self._towards_integers(value)
+        for graph in graphs_of(self.graph):
+            for value in graph.inputs:
+                yield from self._towards_integers(value)
         clamps = set(self.clamp_of.values())
-        for node in self.graph:
+        for node in self.nodes:
             if node in clamps or node in self.clamp_of:
                 yield from self._of_clamped(node)
             elif node in self.integer:
@@ -231,7 +244,8 @@ class _Placer:
         root = node.inputs[0] if row.role is Role.TRANSPARENT else None
         for value in (clamp or node).outputs:
             users = self._integer_uses(value)
-            if not users and not (row.role is Role.COMPUTE and row.needs_quantized_output):
+            quantized = (row.role is Role.COMPUTE and row.needs_quantized_output) or self._moved_into_body(node)
+            if not users and not quantized:
                 continue
             everyone = row.needs_quantized_output or len(users) == len({u.node for u in value.uses()})
             yield PlacedValue(
@@ -253,7 +267,7 @@ class _Placer:
             )
 
     def _weights(self) -> Iterator[PlacedWeight]:
-        for node in self.graph:
+        for node in self.nodes:
             row = self.rows.get(node)
             if node not in self.integer or row is None or row.weight is None:
                 continue

@@ -4,8 +4,8 @@ A plan is plain data: it is written to JSON, compared, edited by hand and read b
 (`sardonyx.passes.quantization.insert`) writes the Q/DQ nodes from it.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -20,6 +20,35 @@ class PointKind(StrEnum):
     ACTIVATION = "activation"
     WEIGHT = "weight"
     BIAS = "bias"
+    DYNAMIC_WEIGHT = "dynamic-weight"
+    """A weight whose nodes quantize their activation themselves, while they run."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a field of a point may hold in a plan file."""
+
+    what: str
+    types: tuple[type, ...]
+    many: bool = False
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value, or each of a list, is of one of the types; true and false are no numbers."""
+        items = value if self.many and isinstance(value, list | tuple) else [value]
+        if self.many and not isinstance(value, list | tuple):
+            return False
+        return all(isinstance(item, self.types) and not isinstance(item, bool) for item in items)
+
+
+_TEXT, _NUMBER = _Kind("a text", (str,)), _Kind("a number", (int, float))
+_KINDS = {
+    **dict.fromkeys(("value", "kind", "dtype", "shared_with", "absorbs", "reason"), _TEXT),
+    **dict.fromkeys(("low", "high"), _NUMBER),
+    "axis": _Kind("a whole number", (int,)),
+    "scale": _Kind("a list of numbers", (int, float), many=True),
+    "zero_point": _Kind("a list of whole numbers", (int,), many=True),
+    "consumers": _Kind("a list of node names", (str,), many=True),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +94,12 @@ class QuantPoint:
                 f"Quantization point {data.get('value', '?')!r} has unknown or missing fields {unknown}.",
                 remedy=f"Known fields: {', '.join(sorted(known))}; value, kind and dtype are required.",
             )
+        for name, value in data.items():
+            if value is not None and not _KINDS[name].fits(value):
+                raise SpecError(
+                    f"Quantization point {data['value']!r} has {name}={value!r}, which is not {_KINDS[name].what}.",
+                    remedy="Mend the plan, or make it anew with --plan-out.",
+                )
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         try:
             values["kind"] = PointKind(values["kind"])
@@ -86,6 +121,7 @@ class QuantPlan:
         compute_nodes: Names of the nodes whose products are computed with integers, in graph order.
         float_nodes: Reason by name of each node that the target could run as integers and that stays in float.
         calibration: How ranges were observed, for the record.
+        model: Digest of the float model that the plan was made from; empty where it was not written to a file.
     """
 
     target: str
@@ -93,12 +129,14 @@ class QuantPlan:
     compute_nodes: tuple[str, ...] = ()
     float_nodes: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able data that `from_dict` reads back to an equal plan."""
         return {
             "version": PLAN_VERSION,
             "target": self.target,
+            "model": self.model,
             "points": [{k: v for k, v in asdict(p).items() if v not in (None, "")} for p in self.points],
             "compute_nodes": list(self.compute_nodes),
             "float_nodes": dict(self.float_nodes),
@@ -117,10 +155,28 @@ class QuantPlan:
                 f"The quantization plan has version {data.get('version')!r}; this release reads {PLAN_VERSION}.",
                 remedy="Write the plan again with this release.",
             )
+        if not isinstance(data.get("points", []), list):
+            raise SpecError("The quantization plan's points are not a list.", remedy="Make it anew with --plan-out.")
         return cls(
             target=str(data.get("target", "")),
             points=tuple(QuantPoint.from_dict(p) for p in data.get("points", ())),
             compute_nodes=tuple(data.get("compute_nodes", ())),
             float_nodes=dict(data.get("float_nodes", {})),
             calibration=dict(data.get("calibration", {})),
+            model=str(data.get("model", "")),
+        )
+
+    @classmethod
+    def joined(cls, plans: Sequence[Self]) -> Self:
+        """Joins the plans of passes that ran one after the other on one model; there is at least one.
+
+        Of a node that several left in float, the first one's reason is kept.
+        """
+        compute = tuple(dict.fromkeys(node for plan in plans for node in plan.compute_nodes))
+        return replace(
+            plans[-1],
+            points=tuple(point for plan in plans for point in plan.points),
+            compute_nodes=compute,
+            float_nodes={n: why for plan in reversed(plans) for n, why in plan.float_nodes.items() if n not in compute},
+            calibration={key: value for plan in reversed(plans) for key, value in plan.calibration.items()},
         )

@@ -44,7 +44,7 @@ def observed_ranges(
 
     Args:
         model: The float model; it is not changed.
-        values: Names of float values.
+        values: Names of float values of the main graph and of bodies.
         request: How ranges are chosen; those chosen otherwise are not taken.
         context: Samples, threads, progress, and the memory in which ranges are kept.
 

@@ -1,11 +1,11 @@
 """Static INT8 quantization: place, calibrate, choose, insert."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sardonyx import ir
-from sardonyx.capabilities import Capabilities
+from sardonyx.capabilities import Capabilities, Role
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrator
@@ -15,7 +15,11 @@ from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import RangeRequest, observed_ranges
 from sardonyx.passes.quantization.scheme import Scheme
+from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values, restore_names
 from sardonyx.passes.quantization.selection import kept_float
+
+ACTIVATIONS: Mapping[str, ir.DataType] = {"uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8}
+"""Types of activations, by the name that the option takes."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class QuantizeStatic(Pass):
         percentile: Share of values to represent, in percent, for `percentile`.
         exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
         include: Patterns of the only nodes to quantize; empty for all.
+        activations: Integer type of activations, `uint8` or `int8`; empty for the one that the target prefers.
         workers: Processes to split the samples over; inside `joblib.parallel_config(backend="dask")` or `"ray"` the
             shares run there. The result is the same for any number.
         state: Folder that keeps what was observed, so that an interrupted run goes on; empty to keep nothing.
@@ -48,6 +53,7 @@ class QuantizeStatic(Pass):
     percentile: float = 99.99
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    activations: str = ""
     workers: int = 1
     state: str = ""
 
@@ -56,6 +62,10 @@ class QuantizeStatic(Pass):
         self._options()
         if not 50 < self.percentile <= 100:
             raise SpecError(f"A percentile of {self.percentile} is outside (50, 100].", remedy="99.9 to 100 are usual.")
+        if self.activations not in ("", *ACTIVATIONS):
+            raise SpecError(
+                f"Activations cannot be {self.activations!r}.", remedy=f"Use one of: {', '.join(ACTIVATIONS)}."
+            )
 
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Plans and writes the Q/DQ nodes.
@@ -64,25 +74,32 @@ class QuantizeStatic(Pass):
             PassError: If the context has no target or no samples.
             DataError: If the samples do not fit the model.
         """
+        former = name_inner_values(model)
         plan = self.plan(model, context)
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         if not plan.points:
+            restore_names(former)
             return PassResult(model, modified=False, refusals=refusals, details={"plan": plan.to_dict()})
         result = InsertQdq(plan).apply(model, context)
         return PassResult(model, True, result.stats, refusals + result.refusals, details={"plan": plan.to_dict()})
 
     def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
-        """Returns the plan for a model without changing it. See `apply` for the errors raised."""
+        """Returns the plan for a model, whose values have names of their own, without changing it.
+
+        See `apply` for the errors raised.
+        """
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
+        capabilities = self._table(context.capabilities)
         ir.ensure_shapes(model)
-        placement, observed = self._observe(model, context, context.capabilities)
-        chosen = choose(model, placement, observed.ranges, context.capabilities)
+        placement, observed = self._observe(model, context, capabilities)
+        chosen = choose(model, placement, observed.ranges, capabilities)
+        computing = {key for key, row in capabilities.operators.items() if row.role is Role.COMPUTE}
         return QuantPlan(
-            target=context.capabilities.target,
+            target=capabilities.target,
             points=chosen.points,
             compute_nodes=placement.compute_nodes,
-            float_nodes=placement.float_nodes,
+            float_nodes=placement.float_nodes | left_in_functions(model, computing),
             calibration={
                 "method": self.calibrator,
                 "percentile": self.percentile if self.calibrator == "percentile" else None,
@@ -90,6 +107,13 @@ class QuantizeStatic(Pass):
                 "weight_scales_raised_for_bias": chosen.raised_scales,
             },
         )
+
+    def _table(self, capabilities: Capabilities) -> Capabilities:
+        """The target's table with the type of activations that was asked for."""
+        if not self.activations:
+            return capabilities
+        scheme = replace(capabilities.activation, dtype=ACTIVATIONS[self.activations])
+        return replace(capabilities, activation=scheme)
 
     def _observe(
         self, model: ir.Model, context: PassContext, capabilities: Capabilities

@@ -13,7 +13,7 @@ from onnx import helper
 
 from sardonyx import ir
 from sardonyx.passes.base import Pass, PassContext
-from sardonyx.pipeline import CompileRecord, PassManager, Recipe, available_passes, parse_pipeline
+from sardonyx.pipeline import CompileRecord, PassManager, Recipe, available_passes, available_schemes, parse_pipeline
 from tests import models_for_tests as build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +78,20 @@ def test_the_example_of_a_rule_of_another_package_works(tmp_path: Path, monkeypa
     assert sorted(build.operators(result.model)) == ["Cast", "Cast", "Neg", "Sub", "Sub"]
     assert result.records[1].stats == {"turn-difference": 1}
     assert [r.reason for r in result.records[1].refusals] == ["i is not known to be floating-point"]
+
+
+def test_the_example_of_quantizing_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(build.cnn().SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code("docs/quantization.md", "python")[0], "quantization.md", "exec"), {})
+    assert capsys.readouterr().out == "w3 dynamic-weight 5\n"
+
+
+def test_the_schemes_in_the_document_are_all_there_are() -> None:
+    text = (ROOT / "docs" / "quantization.md").read_text(encoding="utf-8")
+    assert [name for name in available_schemes() if f"`{name}`" not in text] == []
 
 
 def test_the_documented_recipe_is_the_default() -> None:

@@ -93,7 +93,7 @@ def calibrate(
 
     Args:
         model: The float model; it is not changed.
-        values: Names of float values of the main graph.
+        values: Names of float values of the main graph and of bodies.
         methods: Names of calibrators; all are served by one look at the data.
         context: Samples, threads and progress.
         options: How to go about it.

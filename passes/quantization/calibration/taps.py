@@ -9,17 +9,22 @@ import numpy as np
 from sardonyx import ir
 from sardonyx.measure import Array, Feed, Session
 from sardonyx.passes.quantization.calibration.bank import ObserverBank
+from sardonyx.passes.quantization.calibration.lifting import Lifter
+from sardonyx.passes.quantization.scopes import named_values
 
 OVERLAP_BYTES = 1 << 20
 """Samples with less to observe are observed at once: handing them to another thread would cost more."""
 
 
 def tapped_model(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """Returns a copy of a model whose outputs are the named values, or its own where none are; weights are shared."""
+    """Returns a copy of a model whose outputs are the named values, or its own where none are; weights are shared.
+
+    Values of bodies come as `Lifter` brings them out.
+    """
     copy = ir.clone(model)
-    wanted = set(names)
-    by_name = {v.name: v for node in copy.graph for v in node.outputs if v.name in wanted}
-    copy.graph.outputs[:] = [by_name[name] for name in names] or copy.graph.outputs[:]
+    values = named_values(copy.graph)
+    lifter = Lifter(copy)
+    copy.graph.outputs[:] = [lifter.in_main_graph(values[name]) for name in names] or copy.graph.outputs[:]
     return copy
 
 
@@ -28,13 +33,12 @@ def group_values(model: ir.Model, values: Sequence[str], feed: Feed, budget: int
 
     Args:
         model: The model, with shapes.
-        values: Names of values of its main graph.
+        values: Names of values of its main graph and of bodies.
         feed: A sample, which gives symbolic dimensions their sizes. Where a dimension stays unknown, the value is taken
             to be as large as the largest known one.
         budget: Bytes.
     """
-    by_name = {v.name: v for node in model.graph for v in node.outputs}
-    by_name |= {v.name: v for v in model.graph.inputs}
+    by_name = named_values(model.graph)
     symbols = _symbols(model, feed)
     sizes = {name: _nbytes(by_name[name], symbols) for name in values}
     largest = max((size for size in sizes.values() if size is not None), default=0)

@@ -77,12 +77,66 @@ def there_and_back(a: str, b: str, out: str, seed: int) -> Made:
     ], {"flat": np.array([4, 36], np.int64), "full": np.array(SHAPE, np.int64)}
 
 
+def positive(out: str) -> list[onnx.NodeProto]:
+    """Whether the input's mean is positive: known only when the model runs, and the same however it is quantized."""
+    return [
+        node("ReduceMean", ["x"], [f"{out}_mean"], keepdims=0),
+        node("Greater", [f"{out}_mean", "nought"], [f"{out}_c"]),
+    ]
+
+
+def conditional(a: str, b: str, out: str, seed: int) -> Made:
+    """A product in either branch of an If; the branches share names and take values from outside."""
+
+    def branch(value: str, weight: str) -> onnx.GraphProto:
+        body = [node("MatMul", [value, weight], [f"{out}_p"]), node("Relu", [f"{out}_p"], [f"{out}_r"])]
+        return helper.make_graph(body, "branch", [], [helper.make_tensor_value_info(f"{out}_r", 1, SHAPE)])
+
+    branches = {"then_branch": branch(a, f"{out}_w"), "else_branch": branch(b, f"{out}_v")}
+    constants = {f"{out}_{k}": build.weights(6, 6, seed=seed + i) for i, k in enumerate("wv")}
+    return [*positive(out), node("If", [f"{out}_c"], [out], **branches)], {"nought": np.float32(0), **constants}
+
+
+def repeated(a: str, b: str, out: str, seed: int) -> Made:
+    """A product in a Loop that runs once or twice; tanh keeps its state small."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            node("MatMul", [f"{out}_h", f"{out}_w"], [f"{out}_p"]),
+            node("Sub", [f"{out}_p", b], [f"{out}_s"]),
+            node("Tanh", [f"{out}_s"], [f"{out}_n"]),
+            node("Identity", [f"{out}_go"], [f"{out}_on"]),
+        ],
+        "body",
+        [info(f"{out}_i", 7, []), info(f"{out}_go", 9, []), info(f"{out}_h", 1, SHAPE)],
+        [info(f"{out}_on", 9, []), info(f"{out}_n", 1, SHAPE)],
+    )
+    nodes = [
+        *positive(out),
+        node("Cast", [f"{out}_c"], [f"{out}_more"], to=7),
+        node("Add", [f"{out}_more", "once"], [f"{out}_times"]),
+        node("Loop", [f"{out}_times", "", a], [out], body=body),
+    ]
+    constants = {"nought": np.float32(0), "once": np.int64(1), f"{out}_w": build.weights(6, 6, seed=seed)}
+    return nodes, constants
+
+
 MAKERS: tuple[Maker, ...] = (
     *(simple(op) for op in ("Relu", "Sigmoid", "LeakyRelu", "Tanh", "Identity")),
     simple("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
     simple("MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
     *(binary(op) for op in ("Add", "Mul", "MatMul")),
     *(conv, conv, depthwise, matmul, clip, split_and_concat, pad_and_crop, there_and_back),
+    *(conditional, repeated),
+)
+
+
+PIPELINES = (
+    "quantize-static{calibrator=minmax}",
+    "quantize-static{calibrator=percentile}",
+    "quantize-dynamic",
+    "quantize-static, quantize-dynamic",
+    "quantize-dynamic, quantize-static",
 )
 
 
@@ -101,11 +155,11 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(source=graphs(), method=st.sampled_from(["minmax", "percentile"]))
-def test_quantized_models_are_valid_and_near(source: onnx.ModelProto, method: str) -> None:
+@given(source=graphs(), quantize=st.sampled_from(PIPELINES))
+def test_quantized_models_are_valid_and_near(source: onnx.ModelProto, quantize: str) -> None:
     feeds = [{"x": build.weights(*SHAPE, seed=seed, scale=1.0)} for seed in range(4)]
     context = PassContext(capabilities(describe_machine()), load_samples(feeds))
-    pipeline = f"{Recipe().optimize}, quantize-static{{calibrator={method}}}"
+    pipeline = f"{Recipe().optimize}, {quantize}"
     model = ir.load(source).model
     result = PassManager(parse_pipeline(pipeline, available_passes()), context=context).run(model)
     assert [r.reason for r in result.records if r.status is Status.UNDONE] == []

@@ -1,0 +1,166 @@
+"""Presets of quantization: pipelines with names that people know, and which of them suits a model."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sardonyx import ir
+from sardonyx.capabilities import Capabilities
+from sardonyx.errors import SpecError, UsageError
+from sardonyx.passes.base import Pass
+from sardonyx.pipeline.registry import available_passes
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """A preset.
+
+    Attributes:
+        name: What `--scheme` takes.
+        pipeline: The pipeline text it stands for.
+        needs: The passes it names; a scheme whose passes are not installed is not offered.
+        samples: Whether it needs calibration samples.
+        summary: What it does and where it is at its best.
+    """
+
+    name: str
+    pipeline: str
+    needs: tuple[str, ...]
+    samples: bool
+    summary: str
+
+
+_STATIC, _DYNAMIC, _WEIGHTS = "quantize-static", "quantize-dynamic", "quantize-weights"
+
+_SCHEMES = (
+    QuantizationScheme(
+        "static",
+        _STATIC,
+        (_STATIC,),
+        samples=True,
+        summary="activations and weights as integers, in the types that the target prefers on this machine",
+    ),
+    QuantizationScheme(
+        "static-u8s8",
+        f"{_STATIC}{{activations=uint8}}",
+        (_STATIC,),
+        samples=True,
+        summary="the same with UINT8 activations: what x86 processors multiply fastest",
+    ),
+    QuantizationScheme(
+        "static-s8s8",
+        f"{_STATIC}{{activations=int8}}",
+        (_STATIC,),
+        samples=True,
+        summary="the same with INT8 activations: what ARM processors and accelerators multiply",
+    ),
+    QuantizationScheme(
+        "dynamic",
+        _DYNAMIC,
+        (_DYNAMIC,),
+        samples=False,
+        summary="weights of MatMul, Gemm and LSTM as integers, activations quantized while running; no samples",
+    ),
+    QuantizationScheme(
+        "static-dynamic",
+        f"{_STATIC}, {_DYNAMIC}",
+        (_STATIC, _DYNAMIC),
+        samples=True,
+        summary="static, then dynamic what static leaves in float: recurrent models",
+    ),
+    *(
+        QuantizationScheme(
+            f"weight-int{bits}",
+            f"{_WEIGHTS}{{bits={bits}}}",
+            (_WEIGHTS,),
+            samples=False,
+            summary=f"weights as INT{bits} in blocks, activations in float: large language models",
+        )
+        for bits in (4, 8)
+    ),
+)
+
+RECURRENT, CONVOLUTIONAL, OTHER = "recurrent", "convolutional", "other"
+DEFAULTS: Mapping[str, str] = {RECURRENT: "static-dynamic", CONVOLUTIONAL: "static", OTHER: "dynamic"}
+"""The scheme that `auto` takes by kind of model, where samples were given."""
+
+_RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
+
+
+def available_schemes() -> Mapping[str, QuantizationScheme]:
+    """Returns the schemes whose passes are installed, by name."""
+    passes = available_passes()
+    return {scheme.name: scheme for scheme in _SCHEMES if all(need in passes for need in scheme.needs)}
+
+
+def scheme_named(name: str) -> QuantizationScheme:
+    """Returns a scheme.
+
+    Raises:
+        SpecError: If there is none of that name.
+    """
+    schemes = available_schemes()
+    if name not in schemes:
+        raise SpecError(f"There is no scheme {name!r}.", remedy=f"Use one of: {', '.join(schemes)}.")
+    return schemes[name]
+
+
+def model_kind(model: ir.Model) -> str:
+    """Returns the kind of a model by its operators: recurrent, convolutional or other, such as a transformer.
+
+    A model with LSTM, GRU or RNN nodes is recurrent; else one that has more weights in convolutions than in MatMul and
+    Gemm is convolutional.
+    """
+    elements: Counter[str] = Counter()
+    for graph in ir.all_graphs(model):
+        for node in graph:
+            if node.op_type in _RECURRENT_OPERATORS:
+                return RECURRENT
+            weight = node.inputs[1] if len(node.inputs) > 1 else None
+            tensor = ir.constant_tensor(weight) if weight is not None else None
+            if tensor is not None:
+                elements[node.op_type] += tensor.size
+    convolutional = elements["Conv"] + elements["ConvTranspose"]
+    return CONVOLUTIONAL if convolutional > elements["MatMul"] + elements["Gemm"] else OTHER
+
+
+def default_scheme(model: ir.Model, *, samples: bool) -> QuantizationScheme:
+    """Returns the scheme that suits a model; without samples, one that needs none."""
+    scheme = scheme_named(DEFAULTS[model_kind(model)])
+    return scheme if samples or not scheme.samples else scheme_named("dynamic")
+
+
+def preferred_static(capabilities: Capabilities) -> str:
+    """Returns the name of the scheme that `static` is on a machine, for people who read lists."""
+    return "static-s8s8" if capabilities.activation.dtype is ir.DataType.INT8 else "static-u8s8"
+
+
+def with_selection(passes: Sequence[Pass], exclude: Sequence[str], include: Sequence[str]) -> tuple[Pass, ...]:
+    """Returns passes with more nodes excluded or included, those that have such options.
+
+    Args:
+        passes: Passes of a quantization pipeline.
+        exclude: Patterns of nodes to keep in float.
+        include: Patterns of the only nodes to quantize.
+
+    Raises:
+        UsageError: If patterns are given and no pass takes them.
+    """
+    given = {name: tuple(patterns) for name, patterns in (("exclude", exclude), ("include", include)) if patterns}
+    chosen = []
+    taken: set[str] = set()
+    for each in passes:
+        fields = given.keys() & {field.name for field in dataclasses.fields(each)}  # type: ignore[arg-type]
+        taken |= fields
+        more = {name: (*getattr(each, name), *given[name]) for name in fields}
+        chosen.append(dataclasses.replace(each, **more) if more else each)  # type: ignore[type-var]
+    unused = sorted(given.keys() - taken)
+    if unused:
+        raise UsageError(
+            f"--{unused[0]} was given, but no pass of the pipeline takes it.",
+            remedy="Quantize with a pass that does, such as quantize-static or quantize-dynamic.",
+        )
+    return tuple(chosen)

@@ -1,0 +1,180 @@
+"""`sardonyx quantize`: schemes, plans that are edited, nodes that are chosen, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from sardonyx import ir
+from sardonyx.pipeline import CompileRecord, available_schemes
+from sardonyx.pipeline.schemes import DEFAULTS, default_scheme, model_kind
+from tests import models_for_tests as build
+from tests.cli import test_verbs
+from tests.passes.quantization.test_dynamic import lstm, matmul
+
+Run = Callable[[str], tuple[int, str, str]]
+DATA = "--data verb_samples:feeds"
+folder = test_verbs.folder
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda arguments: test_verbs.run(arguments, capsys, monkeypatch)
+
+
+def operators(path: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_a_convolutional_model_is_quantized_statically(folder: Path, run: Run) -> None:
+    code, out, err = run(f"quantize model.onnx {DATA} -o out")
+    assert code == 0
+    assert "integers   3 products, 3 weights" in out
+    assert "not judged" in err
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators(folder / "out" / "model.onnx")
+    record = CompileRecord.read(folder / "out" / "record.json")
+    assert (record.chosen, record.pipeline.split(", ")[-1]) == ("quantized", "quantize-static")
+    assert any(d.stage == "scheme" and d.choice == "static" for d in record.decisions)
+    assert {entry.path for entry in record.outputs} == {"model.onnx", "plan.json"}
+    plan = json.loads((folder / "out" / "plan.json").read_text())
+    assert plan["model"] != record.source.digest, "the plan is made of the optimized model"
+
+
+def test_without_samples_it_is_quantized_dynamically(folder: Path, run: Run) -> None:
+    code, out, _ = run("quantize model.onnx -o out")
+    assert code == 0
+    assert "integers   1 product, 1 weight" in out
+    assert "conv2_fuse-pad: convolutions are quantized with ranges from samples" in out
+    assert {"DynamicQuantizeLinear", "Conv"} <= operators(folder / "out" / "model.onnx")
+
+
+def test_json_is_the_record(folder: Path, run: Run) -> None:
+    code, out, err = run("quantize model.onnx -o out --json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["chosen"] == "quantized"
+
+
+def test_a_plan_is_written_edited_and_applied(folder: Path, run: Run) -> None:
+    assert run(f"quantize model.onnx {DATA} --plan-out plan.json")[0] == 0
+    assert not (folder / "out").exists()
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["points"] = [p for p in plan["points"] if p["value"] not in ("w3", "b3", "f1")]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    code, out, _ = run("quantize model.onnx --plan plan.json -o out")
+    assert code == 0
+    assert "integers   2 products, 2 weights" in out
+    gemm = next(n for n in onnx.load(folder / "out" / "model.onnx").graph.node if n.op_type == "Gemm")
+    assert gemm.input[1] == "w3"
+
+
+def test_an_unedited_plan_makes_the_same_bytes(folder: Path, run: Run) -> None:
+    run(f"quantize model.onnx {DATA} -o out --plan-out plan.json")
+    first = (folder / "out" / "model.onnx").read_bytes()
+    assert (folder / "out" / "plan.json").read_bytes() == (folder / "plan.json").read_bytes()
+    run("quantize model.onnx --plan plan.json -o out")
+    assert (folder / "out" / "model.onnx").read_bytes() == first
+
+
+def test_the_plan_of_a_compile_can_be_applied(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_verbs.decree(monkeypatch, quantized=2.0)
+    run(test_verbs.COMPILE)
+    compiled = (folder / "out" / "model.onnx").read_bytes()
+    assert run("quantize model.onnx --plan out/plan.json -o again")[0] == 0
+    assert (folder / "again" / "model.onnx").read_bytes() == compiled
+
+
+@pytest.mark.parametrize(
+    ("options", "products"),
+    [("--exclude gemm", 2), ("--include gemm", 1), ("--exclude op:Conv", 1), ("--exclude region:r2..f1", 3)],
+)
+def test_nodes_are_excluded_and_included(options: str, products: int, run: Run) -> None:
+    code, out, _ = run(f"quantize model.onnx {DATA} --plan-out plan.json {options}")
+    assert code == 0
+    assert f"integers   {products} product" in out
+
+
+def test_compile_takes_them_too(folder: Path, run: Run) -> None:
+    code, out, _ = run(f"{test_verbs.COMPILE} --scheme static-s8s8 --exclude gemm --exclude op:Add --json")
+    assert code == 0
+    expected = "quantize-static{exclude=[gemm, op:Add], activations=int8}"
+    assert json.loads(out)["recipe"]["quantize"] == expected
+
+
+def test_signed_activations(folder: Path, run: Run) -> None:
+    run(f"quantize model.onnx {DATA} -o out --scheme static-s8s8")
+    points = json.loads((folder / "out" / "plan.json").read_text())["points"]
+    assert {p["dtype"] for p in points if p["kind"] == "activation"} == {"INT8"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("quantize model.onnx", "Pass -o OUT for the model, --plan-out for the plan."),
+        ("quantize model.onnx -o out --scheme fast", "There is no scheme 'fast'."),
+        ("quantize model.onnx -o out --scheme static", "The scheme 'static' needs samples."),
+        (f"quantize model.onnx -o out {DATA} --exclude neck", "The pattern 'neck' matches no node"),
+        ("quantize model.onnx -o out --plan no.json", "The plan no.json does not exist."),
+        ("quantize model.onnx -o out --plan quick.yaml", "The plan quick.yaml cannot be read"),
+        ("quantize model.onnx -o out --plan no.json --exclude gemm", "do not go with it"),
+        ("quantize model.onnx --plan-out no/plan.json", "lies in no, which does not exist"),
+        ("quantize model.onnx --plan-out .", "is a folder"),
+        ("compile model.onnx -o out --scheme fast", "There is no scheme 'fast'."),
+    ],
+)
+def test_what_cannot_be_meant_is_exit_code_2(arguments: str, message: str, folder: Path, run: Run) -> None:
+    code, out, err = run(arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (folder / "out").exists()
+
+
+def test_a_selection_that_no_pass_takes(folder: Path, run: Run) -> None:
+    (folder / "plain.yaml").write_text("quantize: convert-float\n")
+    code, _, err = run("compile model.onnx -o out --recipe plain.yaml --include gemm")
+    assert code == 2
+    assert "--include was given, but no pass of the pipeline takes it" in err
+
+
+def test_a_plan_of_another_model(folder: Path, run: Run) -> None:
+    run("quantize model.onnx --plan-out plan.json")
+    (folder / "other.onnx").write_bytes(build.cnn(batch_norm=False).SerializeToString())
+    code, _, err = run("quantize other.onnx --plan plan.json -o out")
+    assert code == 2
+    assert "made from another model" in err
+
+
+def test_nothing_to_quantize(folder: Path, run: Run) -> None:
+    code, _, err = run("quantize model.onnx -o out --exclude op:Gemm")
+    assert code == 3
+    assert "Nothing in the model can be quantized this way. For instance" in err
+    assert not (folder / "out").exists()
+
+
+def test_schemes_are_listed(run: Run) -> None:
+    code, out, _ = run("quantize --list-schemes")
+    assert code == 0
+    for name, scheme in available_schemes().items():
+        assert f"{name}: {scheme.summary}" in out
+    assert "for onnxruntime on this machine" in out
+    assert "auto is static-dynamic for recurrent models" in out
+
+
+def test_targets_name_what_is_quantized_dynamically(run: Run) -> None:
+    assert "dynamic: MatMul, Gemm, LSTM" in run("targets")[1]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "without_samples"),
+    [
+        (build.cnn(), "convolutional", "dynamic"),
+        (lstm()[0], "recurrent", "dynamic"),
+        (matmul(build.weights(8, 4)), "other", "dynamic"),
+    ],
+)
+def test_the_scheme_that_suits_a_model(source: onnx.ModelProto, kind: str, without_samples: str) -> None:
+    model = ir.load(source).model
+    assert model_kind(model) == kind
+    assert default_scheme(model, samples=True).name == DEFAULTS[kind]
+    assert default_scheme(model, samples=False).name == without_samples
