@@ -13,12 +13,14 @@ _BUILT_IN = {
     "choose-branches": "sardonyx.passes.folding.branches:ChooseBranches",
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "convert-float": "sardonyx.passes.precision.convert:ConvertFloat",
+    "equalize": "sardonyx.passes.quantization.methods.equalize:Equalize",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "fuse-transformer": "sardonyx.passes.fusion.attention.fuse:FuseTransformer",
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
+    "smooth-quant": "sardonyx.passes.quantization.methods.smooth:SmoothQuant",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 

@@ -9,6 +9,10 @@ from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.calibrate import CALIBRATORS, CalibrationResult
 from sardonyx.passes.quantization.choose import choose
 from sardonyx.passes.quantization.insert import InsertQdq
+from sardonyx.passes.quantization.methods.activations import searched_ranges
+from sardonyx.passes.quantization.methods.bias import give_biases
+from sardonyx.passes.quantization.methods.refine import Refined, Refiner, weight_reaches
+from sardonyx.passes.quantization.methods.selection import select_methods
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import observed_ranges
@@ -24,6 +28,7 @@ class QuantizeStatic(Pass):
         percentile: Share of values to represent, in percent, for `percentile`.
         exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
         include: Patterns of the only nodes to quantize; empty for all.
+        methods: Accuracy methods by name; see `sardonyx.passes.quantization.methods.selection`.
     """
 
     name = "quantize-static"
@@ -33,6 +38,7 @@ class QuantizeStatic(Pass):
     percentile: float = 99.99
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.calibrator not in CALIBRATORS:
@@ -49,21 +55,39 @@ class QuantizeStatic(Pass):
             PassError: If the context has no target or no samples.
             DataError: If the samples do not fit the model.
         """
-        plan = self.plan(model, context)
+        plan, refined = self._plan(model, context)
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         if not plan.points:
             return PassResult(model, modified=False, refusals=refusals, details={"plan": plan.to_dict()})
         result = InsertQdq(plan).apply(model, context)
-        return PassResult(model, True, result.stats, refusals + result.refusals, details={"plan": plan.to_dict()})
+        return PassResult(
+            model,
+            True,
+            {**result.stats, **refined.stats},
+            (*refusals, *refined.refusals, *result.refusals),
+            details={"plan": plan.to_dict()},
+        )
 
     def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
         """Returns the plan for a model without changing it. See `apply` for the errors raised."""
+        return self._plan(ir.clone(model), context)[0]
+
+    def _plan(self, model: ir.Model, context: PassContext) -> tuple[QuantPlan, Refined]:
+        """Plans, and gives the float model the weights and biases that the accuracy methods want."""
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
         ir.ensure_shapes(model)
+        methods = select_methods(self.methods)
         placement, observed = self._observe(model, context, context.capabilities)
-        chosen = choose(model, placement, observed.ranges, context.capabilities)
-        return QuantPlan(
+        ranges = dict(observed.ranges)
+        if methods.ranges == "response":
+            ranges |= searched_ranges(model, placement.observed(), context)
+        if methods.bias == "corrected":
+            placement = give_biases(model, placement, context.capabilities)
+        reaches = weight_reaches(model, placement, methods, context)
+        chosen = choose(model, placement, ranges, context.capabilities, reaches)
+        refined = Refiner(model, placement, methods, context).refine(chosen.points)
+        plan = QuantPlan(
             target=context.capabilities.target,
             points=chosen.points,
             compute_nodes=placement.compute_nodes,
@@ -73,8 +97,10 @@ class QuantizeStatic(Pass):
                 "percentile": self.percentile if self.calibrator == "percentile" else None,
                 "samples": observed.samples,
                 "weight_scales_raised_for_bias": chosen.raised_scales,
+                "methods": list(self.methods),
             },
         )
+        return plan, refined
 
     def _observe(
         self, model: ir.Model, context: PassContext, capabilities: Capabilities
