@@ -6,6 +6,7 @@ take as it is, f is the identity and this is the range of least squared error.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,8 @@ from sardonyx.capabilities import ActivationScheme
 from sardonyx.errors import PassError
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.quantization.arithmetic import IntegerRange, affine_parameters, integer_range
-from sardonyx.passes.quantization.methods.channels import FloatArray
-from sardonyx.passes.quantization.methods.responses import Response, response
+from sardonyx.passes.quantization.methods.channels import ChannelSums, FloatArray
+from sardonyx.passes.quantization.methods.responses import Response, response, scaled_gate
 from sardonyx.passes.quantization.methods.stream import stream
 from sardonyx.passes.quantization.observers import BINS, ObservedRange, PercentileObserver
 from sardonyx.passes.quantization.ranges import model_structure
@@ -28,15 +29,19 @@ ROUNDS = 3
 """How often both ends are searched in turn."""
 
 
-def search_range(observer: PercentileObserver, value: ir.Value, scheme: ActivationScheme) -> ObservedRange:
+def search_range(
+    observer: PercentileObserver, value: ir.Value, scheme: ActivationScheme, least: float = -np.inf
+) -> ObservedRange:
     """Returns the range whose integers disturb the users of a value least.
 
     Args:
         observer: What was seen of the value.
         value: The value in the float model.
         scheme: How activations are quantized.
+        least: Value below which nobody makes anything of it.
     """
     extremes = observer.extremes.range()
+    extremes = replace(extremes, low=max(extremes.low, least))
     if observer.exponent is None or not extremes.finite:
         return extremes
     filled = np.flatnonzero(observer.counts)
@@ -96,15 +101,20 @@ def searched_ranges(model: ir.Model, names: Sequence[str], context: PassContext)
         raise PassError("Ranges are searched for a target's integers.", remedy="Name one with --target.")
     structure, parts = model_structure(model)
     _, known = context.memory.setdefault((KEY, structure), (parts, {}))
+    values = {value.name: value for value in ir.graph_values(model.graph)}
     observers = {name: PercentileObserver(100.0) for name in names if name not in known}
+    gates = {name: gate for name in observers if (gate := scaled_gate(values[name])) is not None}
+    channels = {name: ChannelSums(gate.axis) for name, gate in gates.items()}
 
     def look(arrays: Mapping[str, npt.NDArray[np.floating]]) -> None:
-        for name, observer in observers.items():
-            observer.observe(arrays[name])
+        for name, array in arrays.items():
+            observers[name].observe(array)
+            if name in channels:
+                channels[name].add(array)
 
     if observers:
         stream(model, list(observers), look, context)
-        values = {value.name: value for value in ir.graph_values(model.graph)}
-        for name, observer in observers.items():
-            known[name] = search_range(observer, values[name], context.capabilities.activation)
+    for name, observer in observers.items():
+        least = gates[name].low(channels[name].stats().low) if name in gates else -np.inf
+        known[name] = search_range(observer, values[name], context.capabilities.activation, least)
     return {name: known[name] for name in names}

@@ -40,13 +40,21 @@ class ChannelStats:
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
 
-class _Sums:
-    def __init__(self) -> None:
+class ChannelSums:
+    """Accumulates the statistics of one value's channels over samples.
+
+    Args:
+        axis: The axis of channels.
+    """
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
         self.count = 0
         self.low, self.high, self.sum, self.squares = (np.zeros(0),) * 4
 
-    def add(self, array: npt.NDArray[np.floating], axis: int) -> None:
-        rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+    def add(self, array: npt.NDArray[np.floating]) -> None:
+        """Adds one sample; the array is not kept."""
+        rows = np.moveaxis(array, self.axis, -1).reshape(-1, array.shape[self.axis])
         if not rows.size:
             return
         seen = (rows.min(axis=0), rows.max(axis=0), rows.sum(axis=0, dtype=np.float64), _squares(rows))
@@ -59,6 +67,7 @@ class _Sums:
         self.count += len(rows)
 
     def stats(self) -> ChannelStats:
+        """Returns what was seen; empty arrays where nothing was."""
         count = max(self.count, 1)
         return ChannelStats(self.low, self.high, self.sum / count, self.squares / count)
 
@@ -83,11 +92,11 @@ def observe_channels(model: ir.Model, axes: Mapping[str, int], context: PassCont
         PassError: If the context has no samples.
         DataError: If there are zero samples.
     """
-    sums = {name: _Sums() for name in axes}
+    sums = {name: ChannelSums(axis) for name, axis in axes.items()}
 
     def look(arrays: Mapping[str, npt.NDArray[np.floating]]) -> None:
         for name, array in arrays.items():
-            sums[name].add(array, axes[name])
+            sums[name].add(array)
 
     stream(model, list(axes), look, context)
     return {name: each.stats() for name, each in sums.items()}

@@ -11,8 +11,7 @@ for the least estimated squared error of the layers' outputs, with uniform round
 
     step_x^2 / 12 * sum_c s[c]^2 |W[:, c]|^2  +  sum_o step_w[o]^2 / 12 * sum_c E[x[c]^2] / s[c]^2
 
-A SiLU before x adds the rounding of its own input z to the first term. Without scales, z is cut where SiLU makes nothing
-of it; with scales, that point differs between channels, and z is represented as far down as it goes.
+A SiLU before x adds the rounding of its own input z to the first term, which is cut where SiLU makes nothing of it.
 
 Scales are powers of two: the float model computes the very same numbers, except where they leave the range of float32.
 """
@@ -24,6 +23,7 @@ import numpy as np
 
 from sardonyx.passes.quantization.methods.channels import ChannelStats, FloatArray
 from sardonyx.passes.quantization.methods.layers import Layer
+from sardonyx.passes.quantization.methods.responses import SILU_IGNORES
 
 ALPHAS = tuple(np.linspace(0.0, 1.0, 21).tolist())
 """Exponents that are tried."""
@@ -33,8 +33,6 @@ STEPS = 255.0
 """Steps of an 8-bit activation."""
 WEIGHT_STEPS = 127.0
 """Steps of a symmetric 8-bit weight on either side of zero."""
-SILU_IGNORES = -8.0
-"""Below, SiLU is nearer to zero than 0.003."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def search_migration(stats: ChannelStats, layers: Sequence[Layer], gated: Channe
     """
     estimate = _Estimate(stats, layers, gated)
     best = Migration(np.ones(stats.low.size), None, 1.0)
-    without = estimate.without()
+    without = estimate.error(best.scales)
     for reach in (stats.reach,) if gated is None else (stats.reach, gated.reach):
         for alpha, scales in _candidates(reach, estimate.weight_reach):
             error = estimate.error(scales)
@@ -93,19 +91,11 @@ class _Estimate:
         self._weights = [_WeightReach(layer) for layer in layers]
         self.weight_reach = np.max([weight.of_channels() for weight in self._weights], axis=0)
 
-    def without(self) -> float:
-        """Returns the estimated squared error an output position where nothing is moved."""
-        lows = () if self._gated is None else (np.maximum(self._gated.low, SILU_IGNORES),)
-        return self._error(np.ones(self._stats.low.size), lows)
-
     def error(self, scales: FloatArray) -> float:
-        """Returns the estimated squared error an output position with scales."""
-        return self._error(scales, () if self._gated is None else (self._gated.low,))
-
-    def _error(self, scales: FloatArray, gated_lows: tuple[FloatArray, ...]) -> float:
+        """Returns the estimated squared error an output position."""
         ranges = [(self._stats.low, self._stats.high)]
         if self._gated is not None:
-            ranges += [(low, self._gated.high) for low in gated_lows]
+            ranges.append((np.maximum(self._gated.low, SILU_IGNORES), self._gated.high))
         steps = [((high / scales).max(initial=0.0) - (low / scales).min(initial=0.0)) / STEPS for low, high in ranges]
         rounding = float(np.square(steps).sum()) / 12 * float(scales**2 @ self._norms)
         power = self._stats.square / scales**2

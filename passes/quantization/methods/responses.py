@@ -14,6 +14,9 @@ import numpy as np
 from sardonyx import ir
 from sardonyx.passes.quantization.methods.channels import FloatArray
 
+SILU_IGNORES = -8.0
+"""Below, SiLU is nearer to zero than 0.003."""
+
 _Function = Callable[[FloatArray, ir.Node], FloatArray]
 
 
@@ -96,4 +99,38 @@ def _apply(node: ir.Node, made: Mapping[ir.Value, FloatArray]) -> FloatArray | N
     if node.op_type == "Mul" and len(operands) == 2:
         factors = [operand for operand in operands if operand is not None]
         return reduce(mul, factors) if len(factors) == 2 else None
+    return None
+
+
+@dataclass(frozen=True)
+class ScaledGate:
+    """The input z of z * sigmoid(s[c] z), with a scale a channel, as cross-layer equalization writes SiLU.
+
+    Attributes:
+        axis: The axis of channels in z, negative.
+        scales: s, shape (channels,).
+    """
+
+    axis: int
+    scales: FloatArray
+
+    def low(self, lows: FloatArray) -> float:
+        """Returns the value below which no channel makes anything of z, for the smallest value of each channel."""
+        return float(np.maximum(lows, SILU_IGNORES / self.scales).min(initial=0.0))
+
+
+def scaled_gate(value: ir.Value) -> ScaledGate | None:
+    """Returns the gate that a value goes into, or None where it does not go into one alone."""
+    users = [use.node for use in value.uses()]
+    for unscale, product in (users, users[::-1]) if len(users) == 2 else ():
+        if unscale.op_type != "Mul" or product.op_type != "Mul":
+            continue
+        tensors = [ir.constant_tensor(each) for each in unscale.inputs if each is not None]
+        constants = [tensor.numpy().astype(np.float64) for tensor in tensors if tensor is not None]
+        sigmoids = [use.node for use in unscale.outputs[0].uses()]
+        if len(constants) != 1 or len(sigmoids) != 1 or sigmoids[0].op_type != "Sigmoid":
+            continue
+        wide = [axis - constants[0].ndim for axis, size in enumerate(constants[0].shape) if size > 1]
+        if sigmoids[0].outputs[0] in product.inputs and len(wide) == 1 and (constants[0] > 0).all():
+            return ScaledGate(wide[0], constants[0].ravel())
     return None
