@@ -11,8 +11,9 @@ from sardonyx.passes.quantization.choose import choose
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
+from sardonyx.passes.quantization.methods.presets import PRESETS, model_kind
 from sardonyx.passes.quantization.methods.refine import Refined, Refiner, weight_reaches
-from sardonyx.passes.quantization.methods.selection import select_methods
+from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import observed_ranges
@@ -28,7 +29,8 @@ class QuantizeStatic(Pass):
         percentile: Share of values to represent, in percent, for `percentile`.
         exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
         include: Patterns of the only nodes to quantize; empty for all.
-        methods: Accuracy methods by name; see `sardonyx.passes.quantization.methods.selection`.
+        methods: Accuracy methods by name, see `sardonyx.passes.quantization.methods.selection`; `auto` alone for those
+            that suit the kind of model.
     """
 
     name = "quantize-static"
@@ -38,7 +40,7 @@ class QuantizeStatic(Pass):
     percentile: float = 99.99
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] = (AUTO,)
 
     def __post_init__(self) -> None:
         if self.calibrator not in CALIBRATORS:
@@ -47,6 +49,8 @@ class QuantizeStatic(Pass):
             )
         if not 50 < self.percentile <= 100:
             raise SpecError(f"A percentile of {self.percentile} is outside (50, 100].", remedy="99.9 to 100 are usual.")
+        if self.methods != (AUTO,):
+            select_methods(self.methods)
 
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Plans and writes the Q/DQ nodes.
@@ -77,7 +81,8 @@ class QuantizeStatic(Pass):
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
         ir.ensure_shapes(model)
-        methods = select_methods(self.methods)
+        names = self._method_names(model)
+        methods = select_methods(names)
         placement, observed = self._observe(model, context, context.capabilities)
         ranges = dict(observed.ranges)
         if methods.ranges == "response":
@@ -97,10 +102,13 @@ class QuantizeStatic(Pass):
                 "percentile": self.percentile if self.calibrator == "percentile" else None,
                 "samples": observed.samples,
                 "weight_scales_raised_for_bias": chosen.raised_scales,
-                "methods": list(self.methods),
+                "methods": list(names),
             },
         )
         return plan, refined
+
+    def _method_names(self, model: ir.Model) -> tuple[str, ...]:
+        return PRESETS[model_kind(model)] if self.methods == (AUTO,) else self.methods
 
     def _observe(
         self, model: ir.Model, context: PassContext, capabilities: Capabilities

@@ -21,7 +21,7 @@ class Equalize(Pass):
     summary = "bring the channels between linear layers to like ranges; the float model stays the same"
 
     least_gain: float = 1.25
-    least_gain_gated: float = 8.0
+    least_gain_gated: float = 3.0
 
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Moves scales.

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sardonyx import ir
+from sardonyx.errors import PassError
 
 Array = npt.NDArray[Any]
 
@@ -26,17 +27,29 @@ class Layer:
 
     Attributes:
         node: The Conv, Gemm or MatMul.
-        activation: The value that is multiplied, its input 0.
-        weight: The weight, its input 1.
-        tensor: The weight's tensor, FLOAT.
         groups: Groups of a Conv; 1 otherwise.
     """
 
     node: ir.Node
-    activation: ir.Value
-    weight: ir.Value
-    tensor: ir.TensorProtocol
     groups: int
+
+    @property
+    def activation(self) -> ir.Value:
+        """The value that is multiplied, the node's input 0."""
+        return _present(self.node, 0)
+
+    @property
+    def weight(self) -> ir.Value:
+        """The weight, the node's input 1."""
+        return _present(self.node, 1)
+
+    @property
+    def tensor(self) -> ir.TensorProtocol:
+        """The weight's tensor, FLOAT."""
+        tensor = ir.constant_tensor(self.weight)
+        if tensor is None:
+            raise PassError(f"The weight {self.weight.name} of {self.node.name} is not a constant.")
+        return tensor
 
     @property
     def output_axis(self) -> int:
@@ -104,6 +117,13 @@ class Layer:
         return _FORMS[self.node.op_type].columns(self, np.asarray(activation, np.float32), most)
 
 
+def _present(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    if value is None:
+        raise PassError(f"Input {index} of {node.name} is absent.")
+    return value
+
+
 def linear_layers(graph: ir.Graph) -> Iterator[Layer]:
     """Yields the linear layers of a graph, in order; nodes of forms that are not understood are left out."""
     for node in graph:
@@ -115,7 +135,7 @@ def linear_layers(graph: ir.Graph) -> Iterator[Layer]:
         if activation is None or weight is None or tensor is None or tensor.dtype is not ir.DataType.FLOAT:
             continue
         if ir.constant_tensor(activation) is None and form.understood(node, len(tensor.shape)):
-            yield Layer(node, activation, weight, tensor, int(ir.attribute(node, "group", 1)))
+            yield Layer(node, int(ir.attribute(node, "group", 1)))
 
 
 def _conv_columns(layer: Layer, activation: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.float32]:

@@ -28,19 +28,21 @@ class Moments:
 
     Attributes:
         mean: Means, shape (groups, K).
-        second: Means of products, H, shape (groups, K, K).
+        second: Means of products, H, shape (groups, K, K); None where they were not asked for.
     """
 
     mean: FloatArray
-    second: FloatArray
+    second: FloatArray | None
 
     @property
     def finite(self) -> bool:
         """Whether all numbers are finite."""
-        return bool(np.isfinite(self.second).all())
+        return bool(np.isfinite(self.mean).all() and (self.second is None or np.isfinite(self.second).all()))
 
 
-def observe_moments(model: ir.Model, layers: Sequence[Layer], context: PassContext) -> Iterator[tuple[Layer, Moments]]:
+def observe_moments(
+    model: ir.Model, layers: Sequence[Layer], context: PassContext, *, products: bool = True
+) -> Iterator[tuple[Layer, Moments]]:
     """Streams samples past linear layers and yields each with its moments.
 
     Layers whose moments together fit into `BYTES` share a run over the samples, so that memory is bounded.
@@ -49,18 +51,17 @@ def observe_moments(model: ir.Model, layers: Sequence[Layer], context: PassConte
         model: The float model; it is not changed.
         layers: Layers of its main graph.
         context: Samples, threads and progress.
+        products: Whether second moments are wanted, too.
 
     Raises:
         PassError: If the context has no samples.
         DataError: If there are zero samples.
     """
     for group in _groups(layers):
-        sums = {layer: _Sums(layer) for layer in group}
+        sums = {layer: _Sums(layer, products) for layer in group}
         names = [layer.activation.name or "" for layer in group]
 
-        def look(
-            arrays: Mapping[str, npt.NDArray[np.floating]], sums: Mapping[Layer, _Sums] = sums
-        ) -> None:
+        def look(arrays: Mapping[str, npt.NDArray[np.floating]], sums: Mapping[Layer, _Sums] = sums) -> None:
             for layer, each in sums.items():
                 each.add(arrays[layer.activation.name or ""])
 
@@ -69,22 +70,23 @@ def observe_moments(model: ir.Model, layers: Sequence[Layer], context: PassConte
 
 
 class _Sums:
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, products: bool) -> None:
         self._layer = layer
         groups, _, size = layer.matrix_shape
         self._count = 0
         self._sum = np.zeros((groups, size))
-        self._products = np.zeros((groups, size, size))
+        self._products = np.zeros((groups, size, size)) if products else None
 
     def add(self, activation: npt.NDArray[np.floating]) -> None:
         columns = self._layer.columns(activation, ROWS)
         self._count += columns.shape[1]
         self._sum += columns.sum(axis=1, dtype=np.float64)
-        self._products += np.matmul(columns.transpose(0, 2, 1), columns)
+        if self._products is not None:
+            self._products += np.matmul(columns.transpose(0, 2, 1), columns)
 
     def moments(self) -> Moments:
         count = max(self._count, 1)
-        return Moments(self._sum / count, self._products / count)
+        return Moments(self._sum / count, None if self._products is None else self._products / count)
 
 
 def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

@@ -78,7 +78,7 @@ class _Memory:
         self.parts = parts
         self.stats: dict[str, ChannelStats] | None = None
         self.migrations: dict[str, Migration] = {}
-        self.tensors: dict[tuple[str, int], ir.TensorProtocol] = {}
+        self.tensors: dict[tuple[str, int, str], ir.TensorProtocol] = {}
 
 
 class _Mover:
@@ -114,20 +114,21 @@ class _Mover:
         self.refusals.append(Refusal(self._rule.name, reason, (name,)))
 
     def _apply(self, junction: Junction, scales: FloatArray) -> None:
+        name = _name(junction.value)
         for constant in junction.producers:
-            self._multiply(constant.node, constant.index, _along(constant, 1 / scales))
+            self._multiply(constant.node, constant.index, _along(constant, 1 / scales), name)
         for layer in junction.consumers:
-            self._multiply(layer.node, 1, _for_inputs(layer, scales))
+            self._multiply(layer.node, 1, _for_inputs(layer, scales), name)
         if junction.gate is not None:
             self._undo_for_sigmoid(junction, scales)
 
-    def _multiply(self, node: ir.Node, index: int, factors: FloatArray) -> None:
-        """Gives an input of a node a constant of its own, multiplied."""
+    def _multiply(self, node: ir.Node, index: int, factors: FloatArray, junction: str) -> None:
+        """Gives an input of a node a constant of its own, multiplied for a junction."""
         old = node.inputs[index]
         tensor = None if old is None else ir.constant_tensor(old)
         if old is None or tensor is None:
             raise PassError(f"Input {index} of {node.name} is no longer a constant.")
-        key = (node.name or "", index)
+        key = (node.name or "", index, junction)
         made = self._memory.tensors.get(key)
         if made is None:
             product = (tensor.numpy() * factors).astype(np.float32)
@@ -144,7 +145,7 @@ class _Mover:
             return
         rank = len(gate.source.shape)
         shape = [-1 if axis == junction.axis % rank else 1 for axis in range(rank)]
-        key = (gate.sigmoid.name or "", 0)
+        key = (gate.sigmoid.name or "", 0, _name(junction.value))
         made = self._memory.tensors.get(key)
         if made is None:
             made = self._memory.tensors[key] = ir.tensor(scales.reshape(shape).astype(np.float32))

@@ -136,12 +136,18 @@ class Refiner:
         work = {layer: scales[placed.node] for layer, placed in _placed_layers(self._model, self._placement)}
         work = {layer: scale for layer, scale in work.items() if self._may_be_rounded(layer)}
         new = [layer for layer, scale in work.items() if (layer.node.name, scale) not in self._known]
-        found = observe_moments(self._model, new, self._context) if self._needs_data else ((each, None) for each in new)
-        for layer, moments in found:
+        for layer, moments in self._moments(new):
             self._known[layer.node.name, work[layer]] = self._solve(layer, work[layer], moments)
         for layer, scale in work.items():
             self._write(layer, self._known[layer.node.name, scale])
         return Refined(self._stats, tuple(self._refusals))
+
+    def _moments(self, layers: list[Layer]) -> Iterator[tuple[Layer, Moments | None]]:
+        if self._needs_data:
+            products = self._methods.rounding != "nearest"
+            yield from observe_moments(self._model, layers, self._context, products=products)
+        else:
+            yield from ((layer, None) for layer in layers)
 
     def _may_be_rounded(self, layer: Layer) -> bool:
         if layer.weight.is_initializer() and len(layer.weight.uses()) == 1:
@@ -169,7 +175,7 @@ class Refiner:
     def _round(
         self, layer: Layer, matrix: FloatArray, grid: Grid, moments: Moments | None
     ) -> tuple[FloatArray, str | None]:
-        if moments is None or self._methods.rounding == "nearest":
+        if moments is None or moments.second is None:
             return grid.nearest(matrix), None
         if self._methods.rounding == "gptq":
             return round_compensated(matrix, moments.second, grid), None
