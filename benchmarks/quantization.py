@@ -2,15 +2,15 @@
 
     python -m benchmarks.quantization FOLDER [NAME ...] [--only TEXT] [--minutes 30] [--results results.jsonl]
 
-FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()` (feeds) and `evaluate(run)` (higher is better). Every
-tool gets the same feeds. Per model and variant a JSON line goes to the results file and is not measured again when the
-benchmark is run anew: the metric, its relative loss, the median ratio of paired latencies against the original on one
-thread with its 95 % interval, the share of multiply-accumulates of Conv, MatMul and Gemm whose operands are integers, and
-the seconds that quantizing took. The markdown table at the end is made of all lines.
+FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()` (feeds) and `evaluate(run)` (higher is better).
+Every tool gets the same feeds. Per model and variant a JSON line goes to the results file and is not measured again
+when the benchmark is run anew: the metric, its relative loss, the median ratio of paired latencies against the original
+on one thread with its 95 % interval, the share of multiply-accumulates of Conv, MatMul and Gemm whose operands are
+integers, and the seconds that quantizing took. The markdown table at the end is made of all lines.
 
-ONNX Runtime's quantizers are used as an expert would: opset raised, preprocessed, per-channel weights; the dynamic one on
-matrix products, since its convolutions are far slower than those in float. `pip install nncf nvidia-modelopt[onnx]` adds
-theirs, where they install.
+ONNX Runtime's quantizers are used as an expert would: opset raised, preprocessed, per-channel weights; the dynamic one
+on matrix products, since its convolutions are far slower than those in float. NNCF and ModelOpt take part where they
+are installed: `pip install nncf "nvidia-modelopt[onnx]"`.
 """
 
 import argparse
@@ -42,7 +42,15 @@ OURS: Mapping[str, str] = {
     "smooth-quant": "smooth-quant, quantize-static{methods=[]}",
     **{
         name: f'quantize-static{{methods=["{name}"]}}'
-        for name in ("response-ranges", "mse-weights", "output-mse-weights", "bias-correction", "gptq", "adaround")
+        for name in (
+            "response-ranges",
+            "mse-ranges",
+            "mse-weights",
+            "output-mse-weights",
+            "bias-correction",
+            "gptq",
+            "adaround",
+        )
     },
     "all": 'equalize, smooth-quant, quantize-static{methods=["response-ranges","output-mse-weights","gptq",'
     '"bias-correction"]}',

@@ -85,8 +85,8 @@ class QuantizeStatic(Pass):
         methods = select_methods(names)
         placement, observed = self._observe(model, context, context.capabilities)
         ranges = dict(observed.ranges)
-        if methods.ranges == "response":
-            ranges |= searched_ranges(model, placement.observed(), context)
+        if methods.ranges != "calibrated":
+            ranges |= searched_ranges(model, placement.observed(), context, plain=methods.ranges == "mse")
         if methods.bias == "corrected":
             placement = give_biases(model, placement, context.capabilities)
         reaches = weight_reaches(model, placement, methods, context)

@@ -49,7 +49,7 @@ def search_range(
     filled = np.flatnonzero(observer.counts)
     width = 2.0**observer.exponent / BINS
     centres = np.clip((filled - BINS + 0.5) * width, extremes.low, extremes.high)
-    error = _Error(centres, observer.counts[filled], response(value, centres), scheme)
+    error = _Error(centres, observer.counts[filled].astype(np.float64), response(value, centres), scheme)
     low, high = extremes.low, extremes.high
     for _ in range(ROUNDS):
         before = (low, high)
@@ -87,16 +87,16 @@ class _Error:
         return float((np.square(quantized - self._response.results) * self._weights).sum())
 
 
-def searched_ranges(model: ir.Model, names: Sequence[str], context: PassContext) -> dict[str, ObservedRange]:
-    """Returns the searched range of values to which their users apply a function, looking at samples for new ones.
-
-    What linear layers take as it is has no range here: that of a percentile was measured to be better there than the
-    range of least squared error.
+def searched_ranges(
+    model: ir.Model, names: Sequence[str], context: PassContext, *, plain: bool
+) -> dict[str, ObservedRange]:
+    """Returns the searched range of values, looking at the samples for those that are not known yet.
 
     Args:
         model: The float model; it is not changed.
         names: Names of values to be quantized.
         context: The target's table, samples, threads, progress and memory.
+        plain: Whether values that their users take as they are get a range here, too.
 
     Raises:
         PassError: If the context has no target or no samples.
@@ -108,8 +108,9 @@ def searched_ranges(model: ir.Model, names: Sequence[str], context: PassContext)
     _, known = context.memory.setdefault((KEY, structure), (parts, {}))
     values = {value.name: value for value in ir.graph_values(model.graph)}
     gates = {name: gate for name in names if (gate := scaled_gate(values[name])) is not None}
-    bent = {name for name in names if name in gates or not response(values[name], PROBES).is_identity}
-    observers = {name: PercentileObserver(100.0) for name in bent if name not in known}
+    if not plain:
+        names = [name for name in names if name in gates or not response(values[name], PROBES).is_identity]
+    observers = {name: PercentileObserver(100.0) for name in names if name not in known}
     channels = {name: ChannelSums(gate.axis) for name, gate in gates.items() if name in observers}
 
     def look(arrays: Mapping[str, npt.NDArray[np.floating]]) -> None:
@@ -123,4 +124,4 @@ def searched_ranges(model: ir.Model, names: Sequence[str], context: PassContext)
     for name, observer in observers.items():
         least = gates[name].low(channels[name].stats().low) if name in gates else -np.inf
         known[name] = search_range(observer, values[name], context.capabilities.activation, least)
-    return {name: known[name] for name in names if name in bent}
+    return {name: known[name] for name in names}

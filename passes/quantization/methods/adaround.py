@@ -1,8 +1,8 @@
 """AdaRound (Nagel et al., 2020, arXiv:2004.10568): rounding up or down, learnt by gradient descent.
 
-Each weight is floor(w / step) + h(v) with h a rectified sigmoid of a variable v that starts where h is the weight's own
-fraction. Adam lowers tr(E H E^T), relative to what rounding to nearest gives, plus a term that drives h to 0 or 1 as its
-exponent falls. The second moments H hold all that the data say, so that no data are looked at again.
+Each weight is floor(w / step) + h(v) with h a rectified sigmoid of a variable v that starts where h is the weight's
+own fraction. Adam lowers tr(E H E^T), relative to what rounding to nearest gives, plus a term that drives h to 0 or 1
+as its exponent falls. The second moments H hold all that the data say, so that no data are looked at again.
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from sardonyx.passes.quantization.methods.rounding import Grid, output_error
 
 STEPS = 250
 """Steps of Adam."""
-RATE = 0.02
+RATE = 0.05
 """Learning rate of v."""
 WARM_UP = 0.2
 """Share of the steps without the term that makes h decide."""
-STRENGTH = 0.01
+STRENGTH = 3.0
 """Weight of that term."""
 EXPONENTS = (20.0, 2.0)
 """Its exponent at first and at last."""

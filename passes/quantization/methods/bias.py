@@ -1,8 +1,8 @@
 """Biases: giving layers one of their own, and taking back the mean error of a rounded weight with it.
 
 A weight error E shifts the mean of a layer's outputs by E times the mean of its columns (Nagel et al., 2019,
-arXiv:1906.04721, section 4.2). The bias of a Conv or Gemm takes the shift back, and so does the constant that an Add puts
-behind a MatMul.
+arXiv:1906.04721, section 4.2). The bias of a Conv or Gemm takes the shift back, and so does the constant that an Add
+puts behind a MatMul.
 """
 
 from dataclasses import replace

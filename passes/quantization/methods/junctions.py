@@ -1,12 +1,12 @@
 """Junctions: values whose channels can be scaled against each other without changing what the model computes.
 
-A junction is a value x that only linear layers take. Where its producers let it, channel c of x is divided by s[c] and the
-layers' weights are multiplied by it. Producers, from x backwards:
+A junction is a value x that only linear layers take. Where its producers let it, channel c of x is divided by s[c] and
+the layers' weights are multiplied by it. Producers, from x backwards:
 
-    LayerNormalization, Mul, Add with constants of one number a channel         their constants are divided
-    Conv, Gemm, MatMul with a constant weight                                   rows of their weight, and their bias
-    Relu, LeakyRelu, PRelu, pooling                                             f(x / s) = f(x) / s: looked through
-    Mul(z, Sigmoid(z)), which is SiLU                                           z is divided, and multiplied for the Sigmoid
+    LayerNormalization, Mul, Add with constants of one number a channel    their constants are divided
+    Conv, Gemm, MatMul with a constant weight                              rows of their weight, and their bias
+    Relu, LeakyRelu, PRelu, pooling                                        f(x / s) = f(x) / s: looked through
+    Mul(z, Sigmoid(z)), which is SiLU                                      z is divided, and restored for the Sigmoid
 """
 
 from collections.abc import Callable, Mapping
@@ -241,5 +241,3 @@ _STEPS: Mapping[str, _Step] = {
     "Add": _Tracer.sum,
 }
 """How operators with constants, or with a gate, let scales pass."""
-
-

@@ -4,8 +4,8 @@ Every one of them is a product of columns, which are rows of the input or patche
 
     y[g] = columns(x)[g] @ matrix[g].T        g: groups of a Conv, otherwise one
 
-with columns of shape (groups, rows, K) and the matrix of shape (groups, outputs / groups, K). K runs over input channels
-and, faster, over the taps of a kernel. The accuracy methods are written for these and know no operator.
+with columns of shape (groups, rows, K) and the matrix of shape (groups, outputs / groups, K). K runs over input
+channels and, faster, over the taps of a kernel. The accuracy methods are written for these and know no operator.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -69,12 +69,12 @@ class Layer:
     @property
     def outputs(self) -> int:
         """Number of output channels."""
-        return int(self.tensor.shape[self.output_axis])
+        return self.tensor.shape.numpy()[self.output_axis]
 
     @property
     def channels(self) -> int:
         """Number of input channels, of all groups together."""
-        return int(self.tensor.shape[self.input_axis]) * self.groups
+        return self.tensor.shape.numpy()[self.input_axis] * self.groups
 
     @property
     def bias(self) -> ir.Value | None:
@@ -94,7 +94,7 @@ class Layer:
         return weight.reshape(self.groups, self.outputs // self.groups, -1)
 
     def weight_of(self, matrix: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Returns the weight, in the layout of the node's input, that has a matrix of shape (groups, outputs / groups, K)."""
+        """Returns the weight, laid out as the node takes it, for a matrix of shape (groups, outputs / groups, K)."""
         flat = matrix.reshape(self.outputs, -1)
         weight = flat.T if self.output_axis else flat.reshape(self.tensor.shape.numpy())
         return np.ascontiguousarray(weight, np.float32)
@@ -102,7 +102,8 @@ class Layer:
     def channel_norms(self) -> npt.NDArray[np.float64]:
         """Returns the squared weights of each input channel, summed over outputs and taps: shape (channels,)."""
         matrix = self.matrix()
-        return np.square(matrix).sum(axis=1).reshape(self.channels, -1).sum(axis=1)
+        norms: npt.NDArray[np.float64] = np.square(matrix).sum(axis=1).reshape(self.channels, -1).sum(axis=1)
+        return norms
 
     def columns(self, activation: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.float32]:
         """Returns what the matrix is multiplied with.
@@ -140,7 +141,7 @@ def linear_layers(graph: ir.Graph) -> Iterator[Layer]:
 
 def _conv_columns(layer: Layer, activation: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.float32]:
     """Patches of shape (groups, rows, channels / groups * taps), zero padding included."""
-    kernel = tuple(int(size) for size in layer.tensor.shape[2:])
+    kernel = layer.tensor.shape.numpy()[2:]
     rank = len(kernel)
     strides, dilations, pads = _geometry(layer.node, rank)
     padded = np.pad(activation, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
@@ -160,7 +161,11 @@ def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
 
 def _geometry(node: ir.Node, rank: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Strides, dilations and pads of a Conv whose auto_pad is NOTSET or VALID."""
-    defaults: Mapping[str, tuple[int, ...]] = {"strides": (1,) * rank, "dilations": (1,) * rank, "pads": (0,) * 2 * rank}
+    defaults: Mapping[str, tuple[int, ...]] = {
+        "strides": (1,) * rank,
+        "dilations": (1,) * rank,
+        "pads": (0,) * 2 * rank,
+    }
     strides, dilations, pads = (tuple(ir.attribute(node, name, default)) for name, default in defaults.items())
     return strides, dilations, pads
 

@@ -97,26 +97,28 @@ class _Estimate:
         if self._gated is not None:
             ranges.append((np.maximum(self._gated.low, SILU_IGNORES), self._gated.high))
         steps = [((high / scales).max(initial=0.0) - (low / scales).min(initial=0.0)) / STEPS for low, high in ranges]
-        rounding = float(np.square(steps).sum()) / 12 * float(scales**2 @ self._norms)
+        rounding = float(np.square(steps).sum() / 12 * np.sum(scales**2 * self._norms))
         power = self._stats.square / scales**2
-        return rounding + sum(weight.error(scales, power) for weight in self._weights)
+        return rounding + sum((weight.error(scales, power) for weight in self._weights), 0.0)
 
 
 class _WeightReach:
-    """The largest absolute weight of each output and input channel, shape (groups, outputs / groups, channels / groups)."""
+    """The largest absolute weights, shape (groups, outputs / groups, channels / groups)."""
 
     def __init__(self, layer: Layer) -> None:
         matrix = np.abs(layer.matrix())
-        taps = matrix.shape[2] * layer.groups // layer.channels
+        taps = int(matrix.shape[2]) * layer.groups // layer.channels
         self._taps = taps
         self._groups = layer.groups
         self._reach = matrix.reshape(*matrix.shape[:2], -1, taps).max(axis=3)
 
     def of_channels(self) -> FloatArray:
         """Returns the largest of each input channel, shape (channels,)."""
-        return self._reach.max(axis=1).reshape(-1)
+        largest: FloatArray = self._reach.max(axis=1).reshape(-1)
+        return largest
 
     def error(self, scales: FloatArray, power: FloatArray) -> float:
         """Returns the squared error that rounding the scaled weights makes, for the power of each scaled channel."""
         steps = (self._reach * scales.reshape(self._groups, 1, -1)).max(axis=2) / WEIGHT_STEPS
-        return float((steps**2).sum(axis=1) / 12 @ power.reshape(self._groups, -1).sum(axis=1)) * self._taps
+        errors = (steps**2).sum(axis=1) / 12 * power.reshape(self._groups, -1).sum(axis=1)
+        return float(errors.sum() * self._taps)

@@ -1,7 +1,7 @@
 """Second moments of what linear layers multiply: all that rounding and bias correction need to know of the data.
 
-The squared error of a layer with weight error E is tr(E H E^T) with H the mean of column column^T (see `layers`), however
-many samples there were. Depthwise convolutions have one small H a channel.
+The squared error of a layer with weight error E is tr(E H E^T) with H the mean of column column^T (see `layers`),
+however many samples there were. Depthwise convolutions have one small H a channel.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

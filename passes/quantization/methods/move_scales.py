@@ -176,5 +176,3 @@ def _for_inputs(layer: Layer, factors: FloatArray) -> npt.NDArray[np.float64]:
 
 def _name(value: ir.Value) -> str:
     return value.name or ""
-
-

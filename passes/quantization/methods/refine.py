@@ -75,7 +75,7 @@ def weight_reaches(
 
 
 def _column_squares(model: ir.Model, layers: list[Layer], context: PassContext) -> dict[str, FloatArray]:
-    """Mean squares of each layer's columns, shape (groups, K), by name of the node; the taps of a channel have the same."""
+    """Mean squares of each layer's columns, shape (groups, K), by name of the node; all taps of a channel have one."""
     stats = observe_channels(model, {layer.activation.name or "": layer.channel_axis for layer in layers}, context)
     squares = {}
     for layer in layers:

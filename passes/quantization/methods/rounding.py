@@ -1,11 +1,10 @@
 """The grid of a weight, and rounding to it that is better than rounding each weight by itself.
 
-All methods minimize the error of the layer's output, tr(E H E^T) with E the error of the matrix and H the second moments
-of its columns, over the integers of a fixed grid. They return weights that lie on the grid, so that writing the model
-rounds each to exactly the integer that was chosen.
+All methods minimize the error of the layer's output, tr(E H E^T) with E the error of the matrix and H the second
+moments of its columns, over the integers of a fixed grid. They return weights that lie on the grid, so that writing the
+model rounds each to exactly the integer that was chosen.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,26 +41,17 @@ class Grid:
         return np.clip(np.rint(values / steps), self.integers.low, self.integers.high) * steps
 
 
-Rounding = Callable[[FloatArray, FloatArray, Grid], FloatArray]
-"""(matrix, H, grid) -> matrix on the grid; shapes (groups, outputs / groups, K), (groups, K, K)."""
-
-
 def output_error(error: FloatArray, second: FloatArray) -> float:
     """Returns tr(E H E^T), summed over groups."""
     return float(np.sum(np.matmul(error, second) * error))
-
-
-def round_nearest(matrix: FloatArray, second: FloatArray, grid: Grid) -> FloatArray:
-    """Rounds each weight by itself."""
-    return grid.nearest(matrix)
 
 
 def round_compensated(matrix: FloatArray, second: FloatArray, grid: Grid) -> FloatArray:
     """Rounds column after column, and lets the later columns make up for the error of each.
 
     The algorithm is that of GPTQ (Frantar et al., 2022, arXiv:2210.17323): with U the upper Cholesky factor of the
-    inverse of H, the error e of column k, divided by U[k, k], is taken from the later columns times U[k]. Columns come in
-    the order of falling H[k, k]. Coordinate descent follows (QuantEase: Behdin et al., 2023, arXiv:2309.01885), which
+    inverse of H, the error e of column k, divided by U[k, k], is taken from the later columns times U[k]. Columns come
+    in the order of falling H[k, k]. Coordinate descent follows (QuantEase: Behdin et al., 2023, arXiv:2309.01885): it
     takes each column to its best integers given all others and never raises the error.
     """
     damped = _damped(second)
@@ -87,7 +77,8 @@ def _inverse_factor(second: FloatArray) -> FloatArray:
     """The upper Cholesky factor of the inverse of each group's H."""
     inverse = np.linalg.inv(second)
     symmetric = (inverse + inverse.transpose(0, 2, 1)) / 2
-    return np.linalg.cholesky(symmetric).transpose(0, 2, 1)
+    lower: FloatArray = np.linalg.cholesky(symmetric).astype(np.float64)
+    return lower.transpose(0, 2, 1)
 
 
 def _propagate(matrix: FloatArray, factor: FloatArray, grid: Grid) -> FloatArray:
@@ -123,6 +114,3 @@ def _descend(matrix: FloatArray, second: FloatArray, start: FloatArray, grid: Gr
         if not changed:
             break
     return rounded
-
-
-ROUNDINGS: Mapping[str, Rounding] = {"nearest": round_nearest, "compensated": round_compensated}

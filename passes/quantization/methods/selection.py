@@ -11,7 +11,8 @@ class Methods:
     """One choice for each thing that can be chosen better.
 
     Attributes:
-        ranges: Activations: `calibrated` as the calibrator says, or `response`: least error for their users.
+        ranges: Activations: `calibrated` as the calibrator says; `response`: of least error for their users where
+            those apply a function such as SiLU, else as the calibrator says; `mse`: of least error everywhere.
         weights: Scales of weights: `reach` covers the largest, `mse` is of least error, `output-mse` of least error
             weighted by the squares of the inputs.
         rounding: Weights: `nearest`, `gptq` or `adaround`.
@@ -27,6 +28,7 @@ class Methods:
 AUTO = "auto"
 NAMES: Mapping[str, tuple[str, str]] = {
     "response-ranges": ("ranges", "response"),
+    "mse-ranges": ("ranges", "mse"),
     "mse-weights": ("weights", "mse"),
     "output-mse-weights": ("weights", "output-mse"),
     "gptq": ("rounding", "gptq"),

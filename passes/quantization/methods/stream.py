@@ -17,9 +17,7 @@ from sardonyx.passes.base import PassContext
 Look = Callable[[Mapping[str, npt.NDArray[Any]]], None]
 
 
-def stream(
-    model: ir.Model, values: Sequence[str], look: Look, context: PassContext, limit: int | None = None
-) -> int:
+def stream(model: ir.Model, values: Sequence[str], look: Look, context: PassContext, limit: int | None = None) -> int:
     """Runs samples and shows the named values of each to `look`; no sample is kept.
 
     Args:

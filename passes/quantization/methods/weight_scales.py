@@ -22,7 +22,8 @@ def search_weight_reach(matrix: FloatArray, integers: IntegerRange, importance: 
     """
     largest = np.abs(matrix).max(axis=2)
     weights = np.ones((matrix.shape[0], matrix.shape[2])) if importance is None else importance
-    best, least = largest, np.full(largest.shape, np.inf)
+    best: FloatArray = largest
+    least = np.full(largest.shape, np.inf)
     for share in SHARES:
         steps = np.where(largest > 0, share * largest / integers.high, 1.0)[..., None]
         error = (np.clip(np.rint(matrix / steps), integers.low, integers.high) * steps - matrix) ** 2

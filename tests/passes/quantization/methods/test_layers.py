@@ -17,7 +17,11 @@ node = helper.make_node
 CONV = {"name": "layer"}
 CASES = {
     "conv": ((node("Conv", ["x", "w"], ["y"], **CONV, pads=[1, 2, 1, 0])), (5, 4, 3, 3), (2, 4, 8, 9)),
-    "strided": ((node("Conv", ["x", "w"], ["y"], **CONV, strides=[2, 3], dilations=[2, 1])), (5, 4, 3, 2), (2, 4, 9, 11)),
+    "strided": (
+        (node("Conv", ["x", "w"], ["y"], **CONV, strides=[2, 3], dilations=[2, 1])),
+        (5, 4, 3, 2),
+        (2, 4, 9, 11),
+    ),
     "grouped": ((node("Conv", ["x", "w"], ["y"], **CONV, group=2, pads=[1, 1, 1, 1])), (6, 2, 3, 3), (1, 4, 5, 5)),
     "depthwise": ((node("Conv", ["x", "w"], ["y"], **CONV, group=4)), (8, 1, 3, 3), (1, 4, 5, 5)),
     "one dimension": ((node("Conv", ["x", "w"], ["y"], **CONV, strides=[2])), (6, 4, 3), (2, 4, 10)),

@@ -92,7 +92,9 @@ class TestEqualize:
         assert spread(model, value) < 0.1 * spread(ir.load(source).model, value)
 
     def test_a_chain_is_equalized_link_by_link(self) -> None:
-        weights = [build.weights(C, C, 3, 3, seed=seed) * np.roll(SPREAD, seed).reshape(-1, 1, 1, 1) for seed in range(4)]
+        weights = [
+            build.weights(C, C, 3, 3, seed=seed) * np.roll(SPREAD, seed).reshape(-1, 1, 1, 1) for seed in range(4)
+        ]
         nodes = [node("Conv", ["x", "w0"], ["z0"])]
         for i in range(1, 4):
             nodes += [node("Relu", [f"z{i - 1}"], [f"a{i}"]), node("Conv", [f"a{i}", f"w{i}"], [f"z{i}"], group=1)]
@@ -113,7 +115,7 @@ class TestEqualize:
         assert factors.shape == (1, C, 1, 1)
 
     def test_scales_cost_more_where_a_gate_is_to_be_undone(self) -> None:
-        model, result = apply(two_convs("silu"), Equalize(least_gain=1.01, least_gain_gated=1e6), feeds())
+        _, result = apply(two_convs("silu"), Equalize(least_gain=1.01, least_gain_gated=1e6), feeds())
         assert not result.modified
         assert any("times only" in refusal.reason for refusal in result.refusals)
 

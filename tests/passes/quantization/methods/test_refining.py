@@ -250,7 +250,8 @@ class TestSelection:
         assert select_methods(("gptq", "mse-weights")) == Methods(weights="mse", rounding="gptq")
 
     @pytest.mark.parametrize(
-        ("names", "message"), [(("magic",), "no accuracy method 'magic'"), (("gptq", "adaround"), "both choose rounding")]
+        ("names", "message"),
+        [(("magic",), "no accuracy method 'magic'"), (("gptq", "adaround"), "both choose rounding")],
     )
     def test_unusable_names(self, names: tuple[str, ...], message: str) -> None:
         with pytest.raises(SpecError, match=message):
