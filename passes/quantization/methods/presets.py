@@ -35,8 +35,8 @@ def model_kind(model: ir.Model) -> ModelKind:
 
 
 PRESETS: Mapping[ModelKind, tuple[str, ...]] = {
-    ModelKind.CONVOLUTIONAL: ("response-ranges", "mse-weights", "bias-correction"),
-    ModelKind.TRANSFORMER: ("response-ranges", "bias-correction"),
-    ModelKind.RECURRENT: ("bias-correction",),
+    ModelKind.CONVOLUTIONAL: ("mse-ranges",),
+    ModelKind.TRANSFORMER: (),
+    ModelKind.RECURRENT: (),
 }
 """Methods by kind of model."""
