@@ -1,9 +1,8 @@
 """Inspection: what is in a model, what it costs, and what a target would do with it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from sardonyx import ir
@@ -57,9 +56,7 @@ def inspect_model(source: Any, target: str) -> Inspection:
     loaded = ir.load(source)
     model = loaded.model
     ir.ensure_shapes(model)
-    macs = [
-        _macs(node) for graph in ir.all_graphs(model) for node in graph if node.op_type in _MACS and not node.domain
-    ]
+    macs = [ir.node_macs(node) for graph in ir.all_graphs(model) for node in graph if ir.has_macs(node)]
     return Inspection(
         path=None if loaded.path is None else str(loaded.path),
         opsets=dict(model.opset_imports),
@@ -113,31 +110,3 @@ def _on_target(model: ir.Model, name: str) -> dict[str, Any]:
             Counter(node.op_type for node in optimized.graph if capabilities.support(node.domain, node.op_type) is None)
         ),
     }
-
-
-def _dims(value: ir.Value | None) -> tuple[int, ...] | None:
-    """Shape with symbolic dimensions at 1, or None where even the rank is unknown."""
-    if value is None or value.shape is None:
-        return None
-    return tuple(d if isinstance(d, int) else 1 for d in value.shape)
-
-
-def _macs(node: ir.Node) -> int | None:
-    output, weight = _dims(node.outputs[0]), _dims(node.inputs[1] if len(node.inputs) > 1 else None)
-    if output is None or weight is None:
-        return None
-    return _MACS[node.op_type](node, output, weight)
-
-
-def _conv_transpose(node: ir.Node, output: tuple[int, ...], weight: tuple[int, ...]) -> int | None:
-    source = _dims(node.inputs[0])
-    return None if source is None else prod(source) * prod(weight[1:])
-
-
-_MACS: Mapping[str, Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], int | None]] = {
-    "Conv": lambda node, output, weight: prod(output) * prod(weight[1:]),
-    "ConvTranspose": _conv_transpose,
-    "MatMul": lambda node, output, weight: prod(output) * (weight[-2] if len(weight) > 1 else weight[0]),
-    "Gemm": lambda node, output, weight: prod(output) * weight[1 if ir.attribute(node, "transB", 0) else 0],
-}
-"""Multiply-accumulates by operator, from output and weight shapes."""

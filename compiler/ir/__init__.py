@@ -59,6 +59,7 @@ from sardonyx.ir.graphs import (
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
+from sardonyx.ir.macs import has_macs, node_macs
 from sardonyx.ir.repair import Repair
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
@@ -126,11 +127,13 @@ __all__ = [
     "formal_types",
     "from_text",
     "graph_values",
+    "has_macs",
     "infer_shapes",
     "lazy_initializer",
     "load",
     "nbytes",
     "node",
+    "node_macs",
     "node_subgraphs",
     "num_nodes",
     "operator_counts",

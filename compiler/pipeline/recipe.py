@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OPTIMIZE = "cleanup, fold-constants, choose-branches, unroll-loops, fold-constants, sink-transposes, fuse, cleanup"
 """The exact part of the default pipeline."""
 
-QUANTIZE = "quantize-static"
+QUANTIZE = "equalize, smooth-quant, quantize-static"
 """The part of the default pipeline that needs samples and is judged against the budget."""
 
 

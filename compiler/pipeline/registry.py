@@ -14,6 +14,7 @@ _BUILT_IN = {
     "choose-branches": "sardonyx.passes.folding.branches:ChooseBranches",
     "cleanup": "sardonyx.passes.cleanup.cleanup:Cleanup",
     "convert-float": "sardonyx.passes.precision.convert:ConvertFloat",
+    "equalize": "sardonyx.passes.quantization.methods.equalize:Equalize",
     "fold-constants": "sardonyx.passes.folding.constants:FoldConstants",
     "fuse": "sardonyx.passes.fusion.fuse:Fuse",
     "fuse-transformer": "sardonyx.passes.fusion.attention.fuse:FuseTransformer",
@@ -22,6 +23,7 @@ _BUILT_IN = {
     "quantize-weights": "sardonyx.passes.quantization.weight_only.quantize:QuantizeWeights",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
+    "smooth-quant": "sardonyx.passes.quantization.methods.smooth:SmoothQuant",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 

@@ -29,8 +29,15 @@ class ChosenPoints:
     raised_scales: int
 
 
+NO_REACHES: Mapping[str, npt.NDArray[np.float64]] = {}
+
+
 def choose(
-    model: ir.Model, placement: Placement, ranges: Mapping[str, ObservedRange], capabilities: Capabilities
+    model: ir.Model,
+    placement: Placement,
+    ranges: Mapping[str, ObservedRange],
+    capabilities: Capabilities,
+    reaches: Mapping[str, npt.NDArray[np.float64]] = NO_REACHES,
 ) -> ChosenPoints:
     """Computes scale and zero point of every placed value, weight and bias.
 
@@ -39,13 +46,15 @@ def choose(
         placement: What is quantized.
         ranges: Observed range by value name, for every name of `placement.observed()`.
         capabilities: The target's types and symmetry.
+        reaches: Absolute value to represent in each output channel of a weight, shape (outputs,), by name of the node;
+            where there is none, that of the largest weight.
 
     Raises:
         PassError: If a value shares the parameters of one that is not quantized.
     """
     activations = _activation_points(placement.values, ranges, capabilities)
     scales = {point.value: point.scale[0] for point in activations}
-    chooser = _WeightChooser(model.graph, capabilities, scales)
+    chooser = _WeightChooser(model.graph, capabilities, scales, reaches)
     weights = [point for placed in placement.weights for point in chooser.points(placed)]
     return ChosenPoints((*activations, *_shared(weights)), chooser.raised)
 
@@ -84,16 +93,24 @@ def _activation_points(
 
 
 class _WeightChooser:
-    def __init__(self, graph: ir.Graph, capabilities: Capabilities, scales: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        capabilities: Capabilities,
+        scales: Mapping[str, float],
+        reaches: Mapping[str, npt.NDArray[np.float64]],
+    ) -> None:
         self.initializers = _constants(graph)
         self.dtype = capabilities.weight_dtype
         self.integers = integer_range(self.dtype, narrow=True, reduce_range=capabilities.reduce_range)
         self.activation_scales = scales
+        self.reaches = reaches
         self.raised = 0
 
     def points(self, placed: PlacedWeight) -> Iterator[QuantPoint]:
         weight = self.initializers[placed.weight].numpy()
-        low, high = _extremes(weight, placed.axis)
+        reach = self.reaches.get(placed.node)
+        low, high = _extremes(weight, placed.axis) if reach is None else (-reach, reach)
         scale, zero_point = affine_parameters(low, high, self.integers, symmetric=True)
         if placed.bias is not None:
             scale = self._fit_bias(scale, placed, both_zero=(low == 0) & (high == 0))

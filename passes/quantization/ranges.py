@@ -52,7 +52,7 @@ def observed_ranges(
         PassError: If there is something to observe and the context has no samples.
         DataError: If there are zero samples, or they do not fit the model.
     """
-    structure, parts = _structure(model)
+    structure, parts = model_structure(model)
     method = (request.calibrator, str(request.scheme), request.percentile)
     known: _Remembered = context.memory.setdefault((KEY, method, structure), _Remembered(parts))
     missing = [name for name in values if name not in known.ranges]
@@ -63,7 +63,7 @@ def observed_ranges(
     return {name: known.ranges[name] for name in values}, known.samples
 
 
-def _structure(model: ir.Model) -> tuple[tuple[object, ...], tuple[object, ...]]:
+def model_structure(model: ir.Model) -> tuple[tuple[object, ...], tuple[object, ...]]:
     """What copies of a model share as long as they have the same nodes and the very same weights and attributes.
 
     Returns:

@@ -11,6 +11,11 @@ from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrator
 from sardonyx.passes.quantization.choose import choose
 from sardonyx.passes.quantization.insert import InsertQdq
+from sardonyx.passes.quantization.methods.activations import searched_ranges
+from sardonyx.passes.quantization.methods.bias import give_biases
+from sardonyx.passes.quantization.methods.presets import PRESETS, model_kind
+from sardonyx.passes.quantization.methods.refine import Refined, Refiner, weight_reaches
+from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import RangeRequest, observed_ranges
@@ -44,6 +49,8 @@ class QuantizeStatic(Pass):
         workers: Processes to split the samples over; inside `joblib.parallel_config(backend="dask")` or `"ray"` the
             shares run there. The result is the same for any number.
         state: Folder that keeps what was observed, so that an interrupted run goes on; empty to keep nothing.
+        methods: Accuracy methods by name, see `sardonyx.passes.quantization.methods.selection`; `auto` alone for those
+            that suit the kind of model.
     """
 
     name = "quantize-static"
@@ -56,6 +63,7 @@ class QuantizeStatic(Pass):
     activations: str = ""
     workers: int = 1
     state: str = ""
+    methods: tuple[str, ...] = (AUTO,)
 
     def __post_init__(self) -> None:
         calibrator(self.calibrator)
@@ -66,6 +74,8 @@ class QuantizeStatic(Pass):
             raise SpecError(
                 f"Activations cannot be {self.activations!r}.", remedy=f"Use one of: {', '.join(ACTIVATIONS)}."
             )
+        if self.methods != (AUTO,):
+            select_methods(self.methods)
 
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Plans and writes the Q/DQ nodes.
@@ -75,27 +85,47 @@ class QuantizeStatic(Pass):
             DataError: If the samples do not fit the model.
         """
         former = name_inner_values(model)
-        plan = self.plan(model, context)
+        plan, refined = self._plan(model, context)
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         if not plan.points:
             restore_names(former)
             return PassResult(model, modified=False, refusals=refusals, details={"plan": plan.to_dict()})
         result = InsertQdq(plan).apply(model, context)
-        return PassResult(model, True, result.stats, refusals + result.refusals, details={"plan": plan.to_dict()})
+        return PassResult(
+            model,
+            True,
+            {**result.stats, **refined.stats},
+            (*refusals, *refined.refusals, *result.refusals),
+            details={"plan": plan.to_dict()},
+        )
 
     def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
         """Returns the plan for a model, whose values have names of their own, without changing it.
 
         See `apply` for the errors raised.
         """
+        return self._plan(ir.clone(model), context)[0]
+
+    def _plan(self, model: ir.Model, context: PassContext) -> tuple[QuantPlan, Refined]:
+        """Plans, and gives the float model the weights and biases that the accuracy methods want."""
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
         capabilities = self._table(context.capabilities)
         ir.ensure_shapes(model)
+        names = self._method_names(model)
+        methods = select_methods(names)
         placement, observed = self._observe(model, context, capabilities)
-        chosen = choose(model, placement, observed.ranges, capabilities)
+        ranges = dict(observed.ranges)
+        if methods.ranges != "calibrated":
+            searching = replace(context, capabilities=capabilities)
+            ranges |= searched_ranges(model, placement.observed(), searching, plain=methods.ranges == "mse")
+        if methods.bias == "corrected":
+            placement = give_biases(model, placement, capabilities)
+        reaches = weight_reaches(model, placement, methods, context)
+        chosen = choose(model, placement, ranges, capabilities, reaches)
+        refined = Refiner(model, placement, methods, context).refine(chosen.points)
         computing = {key for key, row in capabilities.operators.items() if row.role is Role.COMPUTE}
-        return QuantPlan(
+        plan = QuantPlan(
             target=capabilities.target,
             points=chosen.points,
             compute_nodes=placement.compute_nodes,
@@ -105,8 +135,13 @@ class QuantizeStatic(Pass):
                 "percentile": self.percentile if self.calibrator == "percentile" else None,
                 "samples": observed.samples,
                 "weight_scales_raised_for_bias": chosen.raised_scales,
+                "methods": list(names),
             },
         )
+        return plan, refined
+
+    def _method_names(self, model: ir.Model) -> tuple[str, ...]:
+        return PRESETS[model_kind(model)] if self.methods == (AUTO,) else self.methods
 
     def _table(self, capabilities: Capabilities) -> Capabilities:
         """The target's table with the type of activations that was asked for."""

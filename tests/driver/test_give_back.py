@@ -36,6 +36,10 @@ def with_an_outlier_channel() -> onnx.ModelProto:
     return build.proto(nodes, {"image": [1, 3, 16, 16]}, {"y": [1, 16]}, constants)
 
 
+PLAIN = Recipe(timing_seconds=0.1, max_drop=0.02, quantize="quantize-static{methods=[]}")
+"""Without the accuracy methods, which would bring the outlier channel to the range of the others."""
+
+
 def images(count: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     return [
@@ -44,11 +48,16 @@ def images(count: int) -> list[dict[str, np.ndarray]]:
     ]
 
 
+def test_equalization_leaves_nothing_to_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    decree(monkeypatch, quantized=2.0)
+    recipe = Recipe(timing_seconds=0.1, max_drop=0.02)
+    result = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=recipe)
+    assert (result.record.chosen, result.record.met_budget) == ("quantized", True)
+
+
 def test_the_region_that_costs_most_is_given_back_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     decree(monkeypatch, quantized=2.0)
-    result = sardonyx.compile(
-        with_an_outlier_channel(), data=images(24), recipe=Recipe(timing_seconds=0.1, max_drop=0.02)
-    )
+    result = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=PLAIN)
     record = result.record
     quantized, mixed = record.candidate("quantized"), record.candidate("mixed")
     assert quantized is not None
@@ -78,7 +87,7 @@ def test_a_metric_of_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
             np.square(np.stack([run(feed)[0] for feed in feeds]) - truth).sum() / truth.var() / truth.size
         )
 
-    recipe = Recipe(timing_seconds=0.1, max_drop=0.002)
+    recipe = PLAIN.model_copy(update={"max_drop": 0.002})
     record = sardonyx.compile(source, data=feeds, metric=metric, recipe=recipe).record
     mixed = record.candidate("mixed")
     assert mixed is not None
@@ -89,9 +98,7 @@ def test_a_metric_of_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_given_back_where_integers_are_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     decree(monkeypatch, quantized=1.0)
-    record = sardonyx.compile(
-        with_an_outlier_channel(), data=images(24), recipe=Recipe(timing_seconds=0.1, max_drop=0.02)
-    ).record
+    record = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=PLAIN).record
     assert record.candidate("mixed") is None
     assert not record.met_budget
     assert [d.reason for d in record.decisions if d.stage == "give-back"] == [

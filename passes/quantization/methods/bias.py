@@ -1,0 +1,84 @@
+"""Biases: giving layers one of their own, and taking back the mean error of a rounded weight with it.
+
+A weight error E shifts the mean of a layer's outputs by E times the mean of its columns (Nagel et al., 2019,
+arXiv:1906.04721, section 4.2). The bias of a Conv or Gemm takes the shift back, and so does the constant that an Add
+puts behind a MatMul.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sardonyx import ir
+from sardonyx.capabilities import Capabilities
+from sardonyx.passes.quantization.methods.channels import FloatArray
+from sardonyx.passes.quantization.methods.layers import Layer, linear_layers
+from sardonyx.passes.quantization.placement import Placement
+
+
+def give_biases(model: ir.Model, placement: Placement, capabilities: Capabilities) -> Placement:
+    """Gives each quantized layer that can have a bias one that nobody shares; a missing one is zero.
+
+    Args:
+        model: The float model; changed in place.
+        placement: What is quantized.
+        capabilities: The target's table, which says where a bias goes.
+
+    Returns:
+        The placement with the new biases.
+    """
+    names = ir.NameAuthority(model)
+    layers = {layer.node.name: layer for layer in linear_layers(model.graph)}
+    weights = []
+    for placed in placement.weights:
+        layer = layers.get(placed.node)
+        row = capabilities.support("", layer.node.op_type) if layer is not None else None
+        if layer is not None and row is not None and row.bias is not None:
+            placed = replace(placed, bias=_own_bias(model.graph, layer, row.bias, names).name)
+        weights.append(placed)
+    return replace(placement, weights=tuple(weights))
+
+
+def _own_bias(graph: ir.Graph, layer: Layer, index: int, names: ir.NameAuthority) -> ir.Value:
+    bias = layer.bias
+    if bias is not None and bias.is_initializer() and len(bias.uses()) == 1:
+        return bias
+    tensor = None if bias is None else ir.constant_tensor(bias)
+    array = np.zeros(layer.outputs, np.float32) if tensor is None else tensor.numpy()
+    own = ir.add_initializer(graph, names.value(f"{layer.node.name}_bias"), array)
+    layer.node.resize_inputs(max(index + 1, len(layer.node.inputs)))
+    layer.node.replace_input_with(index, own)
+    return own
+
+
+def shift_output(graph: ir.Graph, layer: Layer, shift: FloatArray) -> str | None:
+    """Adds one number a channel to what a layer puts out.
+
+    Args:
+        graph: The layer's graph; changed in place.
+        layer: A layer; a Conv or Gemm has a bias of its own, see `give_biases`.
+        shift: The numbers, shape (outputs,).
+
+    Returns:
+        Why it was not done, or None.
+    """
+    if layer.bias is not None:
+        return _shift_constant(layer.bias, shift)
+    users = list(layer.node.outputs[0].uses())
+    if len(users) != 1 or users[0].node.op_type != "Add" or layer.node.outputs[0].is_graph_output():
+        return f"no Add puts a constant behind {layer.node.name}, which could take its shift back"
+    addend = users[0].node.inputs[1 - users[0].idx]
+    if addend is None or len(addend.uses()) != 1:
+        return f"what is added behind {layer.node.name} has further users"
+    return _shift_constant(addend, shift)
+
+
+def _shift_constant(value: ir.Value, shift: FloatArray) -> str | None:
+    tensor = ir.constant_tensor(value) if value.is_initializer() else None
+    if tensor is None or tensor.dtype is not ir.DataType.FLOAT:
+        return f"{value.name} is not a constant that could take a shift"
+    array = tensor.numpy()
+    if array.size != shift.size or (array.ndim and array.shape[-1] != shift.size):
+        return f"{value.name} has shape {array.shape}, not one number for each of {shift.size} channels"
+    value.const_value = ir.tensor((array + shift.reshape(array.shape)).astype(np.float32), name=tensor.name)
+    return None
