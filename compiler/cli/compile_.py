@@ -1,6 +1,5 @@
 """`sardonyx compile`: the whole job."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,24 +57,17 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     quiet: Quiet = False,
 ) -> None:
     """Runs the compile and prints its outcome."""
+    from sardonyx.pipeline import scheme_named
+
     overrides = {
         "target": target,
         "max_drop": None if max_drop is None else parse_share(max_drop),
         "threads": threads,
+        "quantize": None if scheme is None else scheme_named(scheme).pipeline,
+        "exclude": exclude,
+        "include": include,
     }
-    chosen = quantizing(recipe_from(recipe, overrides), scheme, exclude or (), include or ())
-    execute(Request(model, output, data, metric, json, quiet), chosen)
-
-
-def quantizing(recipe: "Recipe", scheme: str | None, exclude: Sequence[str], include: Sequence[str]) -> "Recipe":
-    """Returns a recipe with another scheme, and with nodes excluded from quantization or alone included."""
-    if scheme is None and not exclude and not include:
-        return recipe
-    from sardonyx.pipeline import available_passes, format_pipeline, parse_pipeline, scheme_named, with_selection
-
-    text = recipe.quantize if scheme is None else scheme_named(scheme).pipeline
-    passes = with_selection(parse_pipeline(text, available_passes()), exclude, include)
-    return recipe.model_copy(update={"quantize": format_pipeline(passes)})
+    execute(Request(model, output, data, metric, json, quiet), recipe_from(recipe, overrides))
 
 
 @dataclass(frozen=True)
@@ -138,7 +130,7 @@ def summary_lines(record: "CompileRecord") -> list[str]:
     if chosen is not None:
         lines.extend(_measured(chosen, record))
     integer = sum(1 for d in record.decisions if d.stage == "quantize" and d.choice.endswith("weight"))
-    if record.chosen in ("quantized", "mixed"):
+    if record.chosen.startswith(("quantized", "mixed")):
         lines.append(
             f"  integers   {integer} weights; {_kept_in_float(record)} nodes of the target's table kept in float"
         )

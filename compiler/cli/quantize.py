@@ -29,7 +29,7 @@ def _list_schemes(show: bool) -> None:
         say("")
         for name, kind in backends().items():
             say(f"static is {preferred_static(kind().capabilities(describe_machine()))} for {name} on this machine")
-        say("auto is " + ", ".join(f"{scheme} for {kind} models" for kind, scheme in DEFAULTS.items()))
+        say("auto is " + ", ".join(f"{' or '.join(schemes)} for {kind} models" for kind, schemes in DEFAULTS.items()))
         raise typer.Exit
 
 

@@ -6,14 +6,17 @@ from sardonyx.driver.judge import inexact_output
 from sardonyx.pipeline import Accuracy, Candidate, Recipe
 
 ORIGINAL, OPTIMIZED, QUANTIZED, MIXED = "original", "optimized", "quantized", "mixed"
-LOSSY = (QUANTIZED, MIXED)
-"""Candidates that trade accuracy for speed: quantized wherever the table allows it, and with regions given back."""
 FASTER = 1.02
 """A quantized model is worth repairing from this speed-up over the optimized one on."""
 SLOWER = 0.99
 """A speed-up below this is slower: two sessions of one model differ by up to 0.3 % for where their memory lies."""
 ROUNDING = 1e-6
 """What rounding alone may cost: with a budget of 0, a model that only reassociates sums is still within it."""
+
+
+def is_lossy(name: str) -> bool:
+    """Whether a candidate trades accuracy for speed: quantized by one scheme or another, or with regions given back."""
+    return name == MIXED or name.startswith(QUANTIZED)
 
 
 @dataclass(frozen=True)
@@ -59,31 +62,39 @@ def choose(candidates: list[Candidate], recipe: Recipe) -> Choice:
         reject(candidate, recipe)
     optimized = next((c for c in candidates if c.name == OPTIMIZED), None)
     for candidate in candidates:
-        if candidate.name in LOSSY and optimized is not None and inexact_output(optimized) is not None:
+        if is_lossy(candidate.name) and optimized is not None and inexact_output(optimized) is not None:
             candidate.rejected = candidate.rejected or f"it was made from the optimized model, and {optimized.rejected}"
     usable = [c for c in candidates if c.rejected is None]
-    lossy = [c for c in candidates if c.name in LOSSY]
+    lossy = [c for c in candidates if is_lossy(c.name)]
     met_budget = not lossy or not all(_lost_accuracy(c, recipe) for c in lossy)
     if not usable:
         reasons = "; ".join(f"{c.name}: {c.rejected}" for c in candidates)
         return Choice(ORIGINAL, f"no candidate may be written ({reasons})", met_budget)
-    best = max(reversed(usable), key=lambda c: c.latency.speedup if c.latency else 1.0)
+    best = max(reversed(usable), key=_speedup)
     why = "the only candidate that may be written" if len(usable) == 1 else "the fastest that keeps the budget"
     rejected = "; ".join(f"{c.name}: {c.rejected}" for c in candidates if c.rejected)
     return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget)
 
 
-def worth_repairing(candidates: list[Candidate], recipe: Recipe) -> str | None:
-    """Why giving regions of the quantized model back to float would gain nothing, or None; empty if it needs none."""
-    by_name = {candidate.name: candidate for candidate in candidates}
-    optimized, quantized = by_name.get(OPTIMIZED), by_name.get(QUANTIZED)
-    if quantized is None or quantized.accuracy is None or _keeps(quantized.accuracy, recipe):
-        return ""
-    faster = quantized.latency.speedup if quantized.latency else 1.0
-    exact = optimized.latency.speedup if optimized and optimized.latency else 1.0
-    if faster < FASTER * exact:
-        return f"even with everything quantized it is not faster than in float ({faster:.2f}x against {exact:.2f}x)"
-    return None
+def to_repair(candidates: list[Candidate], recipe: Recipe) -> Candidate | None:
+    """Returns the fastest quantized candidate where all lose too much; None where there is nothing to repair."""
+    quantized = [c for c in candidates if is_lossy(c.name) and c.accuracy is not None]
+    if any(c.accuracy is not None and _keeps(c.accuracy, recipe) for c in quantized):
+        return None
+    return max(quantized, key=_speedup, default=None)
+
+
+def vain_repair(quantized: Candidate, candidates: list[Candidate]) -> str | None:
+    """Why giving regions of a quantized model back to float would gain nothing, or None."""
+    exact = next((_speedup(c) for c in candidates if c.name == OPTIMIZED), 1.0)
+    if _speedup(quantized) >= FASTER * exact:
+        return None
+    faster = f"{_speedup(quantized):.2f}x against {exact:.2f}x"
+    return f"even with everything quantized it is not faster than in float ({faster})"
+
+
+def _speedup(candidate: Candidate) -> float:
+    return candidate.latency.speedup if candidate.latency else 1.0
 
 
 def keeps_budget(candidate: Candidate, recipe: Recipe) -> bool:

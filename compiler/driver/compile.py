@@ -9,7 +9,17 @@ from typing import Any
 
 from sardonyx import ir
 from sardonyx.backends import Backend, backend
-from sardonyx.driver.choice import LOSSY, MIXED, OPTIMIZED, ORIGINAL, QUANTIZED, choose, keeps_budget, worth_repairing
+from sardonyx.driver.choice import (
+    MIXED,
+    OPTIMIZED,
+    ORIGINAL,
+    QUANTIZED,
+    choose,
+    is_lossy,
+    keeps_budget,
+    to_repair,
+    vain_repair,
+)
 from sardonyx.driver.give_back import Quantizer, Variant
 from sardonyx.driver.judge import AGREEMENT, Judge
 from sardonyx.driver.output import replaced_folder, require_writable
@@ -26,16 +36,19 @@ from sardonyx.measure import (
     synthetic_samples,
     tool_versions,
 )
-from sardonyx.passes.base import PassContext, Progress, no_progress
+from sardonyx.passes.base import Pass, PassContext, Progress, no_progress
 from sardonyx.pipeline import (
+    AUTO,
     Candidate,
     CompileRecord,
     FileEntry,
     PassManager,
     Recipe,
     available_passes,
+    default_schemes,
     format_pipeline,
     parse_pipeline,
+    with_selection,
 )
 from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME
 
@@ -108,12 +121,13 @@ class _Compiler:
         )
         passes = available_passes()
         self.exact_passes = parse_pipeline(self.recipe.optimize, passes)
-        self.lossy_passes = parse_pipeline(self.recipe.quantize, passes)
-        self.record.pipeline = format_pipeline((*self.exact_passes, *self.lossy_passes))
+        if self.recipe.quantize != AUTO:  # a mistake in it is better known at once
+            self._lossy_passes(self.recipe.quantize)
         self.metric = None if job.metric is None else load_metric(job.metric)
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
-        self.quantizer: Quantizer | None = None
+        self.quantizers: dict[str, Quantizer] = {}
+        self.repaired = QUANTIZED
 
     def run(self) -> CompileResult:
         self._load()
@@ -129,8 +143,7 @@ class _Compiler:
             if split is not None:
                 self._repair(judge, split)
         choice = choose(self.record.candidates, self.recipe)
-        shown = self.lossy.get(choice.name) or self.lossy.get(QUANTIZED)
-        self.record.note_passes(shown.records if shown else ())
+        self._note_lossy(choice.name)
         self.record.decide("choose", choice.name, choice.reason)
         self.record.chosen, self.record.met_budget = choice.name, choice.met_budget
         return self._finish()
@@ -140,16 +153,42 @@ class _Compiler:
         self.record.candidates.append(candidate)
         return candidate
 
+    def _note_lossy(self, chosen: str) -> None:
+        """Records the passes and the pipeline of the chosen quantized model, or of the first that was tried."""
+        name = chosen if chosen in self.lossy else QUANTIZED
+        self.record.note_passes(self.lossy[name].records if name in self.lossy else ())
+        lossy = self.quantizers.get(self.repaired if name == MIXED else name)
+        self.record.pipeline = format_pipeline((*self.exact_passes, *(lossy.passes if lossy else ())))
+
+    def _lossy_passes(self, text: str) -> tuple[Pass, ...]:
+        passes = parse_pipeline(text, available_passes())
+        return with_selection(passes, self.recipe.exclude, self.recipe.include) if passes else passes
+
+    def _schemes(self, model: ir.Model) -> dict[str, tuple[Pass, ...]]:
+        """The passes of each quantized candidate, by its name."""
+        if self.recipe.quantize != AUTO:
+            passes = self._lossy_passes(self.recipe.quantize)
+            return {QUANTIZED: passes} if passes else {}
+        first, *others = default_schemes(model, samples=True)
+        self.record.decide("scheme", first.name, first.summary)
+        for other in others:
+            self.record.decide("scheme", other.name, f"also tried: {other.summary}")
+        named = {QUANTIZED: first} | {f"{QUANTIZED}-{other.name}": other for other in others}
+        return {name: self._lossy_passes(scheme.pipeline) for name, scheme in named.items()}
+
     def _repair(self, judge: Judge, split: Split) -> None:
-        """Where the quantized model is fast and loses too much, gives back regions until it fits."""
-        reason = worth_repairing(self.record.candidates, self.recipe)
-        if self.quantizer is None or reason is not None:
-            if reason:
-                self.record.decide("give-back", "nothing", reason)
+        """Where quantized models are fast and lose too much, gives back regions of the fastest until it fits."""
+        worst = to_repair(self.record.candidates, self.recipe)
+        if worst is None:
             return
+        vain = vain_repair(worst, self.record.candidates)
+        if vain is not None:
+            self.record.decide("give-back", "nothing", vain)
+            return
+        self.repaired = worst.name
         repair = Repair(
-            self.quantizer,
-            self.lossy[QUANTIZED],
+            self.quantizers[worst.name],
+            self.lossy[worst.name],
             judge,
             split.calibration,
             lambda model: self.backend.load(self._write("variant", model), threads=self.recipe.threads),
@@ -194,7 +233,7 @@ class _Compiler:
 
     def _split(self, original: Session) -> Split | None:
         if self.job.data is None:
-            if self.lossy_passes:
+            if self.recipe.quantize:
                 reason = "there are no samples to calibrate and judge with: pass --data for INT8"
                 self.record.decide("quantize", "nothing", reason)
             return None
@@ -222,12 +261,11 @@ class _Compiler:
         optimized = PassManager(self.exact_passes, context=context).run(ir.clone(self.models[ORIGINAL]))
         self.record.note_passes(optimized.records)
         self.models[OPTIMIZED] = optimized.model
-        if split is not None and self.lossy_passes:
-            self.quantizer = Quantizer(optimized.model, self.lossy_passes, context)
-            quantized = self.quantizer.variant()
-            self.lossy[QUANTIZED] = quantized
-            if quantized.changed:
-                self.models[QUANTIZED] = quantized.model
+        for name, passes in ({} if split is None else self._schemes(optimized.model)).items():
+            self.quantizers[name] = Quantizer(optimized.model, passes, context)
+            self.lossy[name] = self.quantizers[name].variant()
+            if self.lossy[name].changed:
+                self.models[name] = self.lossy[name].model
         for name, model in list(self.models.items())[1:]:
             legalized = self.backend.legalize(model)
             for change in legalized.changes:
@@ -270,6 +308,7 @@ class _Compiler:
         self.record.decide("choose", OPTIMIZED, f"{reason}; only exact passes were applied")
         self.record.chosen, self.record.met_budget = OPTIMIZED, False
         self.record.warnings.append(f"Unproven: {reason}.")
+        self.record.pipeline = format_pipeline(self.exact_passes)
         return self._finish(proven=False)
 
     def _finish(self, *, proven: bool = True) -> CompileResult:
@@ -279,7 +318,7 @@ class _Compiler:
         self.job.progress(0, None, "write")
         with replaced_folder(self.output) as folder:
             written = self.backend.emit(model, folder, check=proven)
-            plan = self.lossy[self.record.chosen].plan if self.record.chosen in LOSSY else None
+            plan = self.lossy[self.record.chosen].plan if is_lossy(self.record.chosen) else None
             if plan is not None:
                 plan["model"] = ir.digest(self.models[OPTIMIZED])
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")

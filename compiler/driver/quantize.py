@@ -25,7 +25,7 @@ from sardonyx.pipeline import (
     Recipe,
     Status,
     available_passes,
-    default_scheme,
+    default_schemes,
     format_pipeline,
     parse_pipeline,
     scheme_named,
@@ -153,7 +153,7 @@ class _Quantization:
             return (ApplyPlan(str(selection.plan)),)
         with_samples = self.job.data is not None
         automatic = selection.scheme == AUTO
-        scheme = default_scheme(model, samples=with_samples) if automatic else scheme_named(selection.scheme)
+        scheme = default_schemes(model, samples=with_samples)[0] if automatic else scheme_named(selection.scheme)
         if scheme.samples and not with_samples:
             raise UsageError(
                 f"The scheme {scheme.name!r} needs samples.", remedy="Pass --data, or use --scheme dynamic."

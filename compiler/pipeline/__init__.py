@@ -9,7 +9,7 @@ from sardonyx.pipeline.schemes import (
     AUTO,
     QuantizationScheme,
     available_schemes,
-    default_scheme,
+    default_schemes,
     scheme_named,
     with_selection,
 )
@@ -36,7 +36,7 @@ __all__ = [
     "Status",
     "available_passes",
     "available_schemes",
-    "default_scheme",
+    "default_schemes",
     "format_pass",
     "format_pipeline",
     "parse_pipeline",

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 OPTIMIZE = "cleanup, fold-constants, choose-branches, unroll-loops, fold-constants, sink-transposes, fuse, cleanup"
 """The exact part of the default pipeline."""
 
-QUANTIZE = "equalize, smooth-quant, quantize-static"
-"""The part of the default pipeline that needs samples and is judged against the budget."""
+QUANTIZE = "auto"
+"""The part of the default pipeline that is judged against the budget: schemes that suit the kind of model."""
 
 
 class Recipe(BaseModel):
@@ -29,7 +29,10 @@ class Recipe(BaseModel):
     Attributes:
         target: The backend's name.
         optimize: Pipeline text of the exact passes.
-        quantize: Pipeline text of the passes that trade accuracy for speed; empty for none.
+        quantize: Pipeline text of the passes that trade accuracy for speed; `auto` for the schemes that suit the model,
+            of which the fastest that keeps the budget is taken; empty for none.
+        exclude: Patterns of nodes to keep in float.
+        include: Patterns of the only nodes to quantize; empty for all.
         max_drop: Largest relative loss of the metric, for instance 0.01 for 1 %.
         held_out: Share of the samples that judges and is never calibrated with.
         threads: Threads of the target runtime within an operator, for timing and calibration.
@@ -43,6 +46,8 @@ class Recipe(BaseModel):
     target: str = "onnxruntime"
     optimize: str = OPTIMIZE
     quantize: str = QUANTIZE
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
     max_drop: float = Field(0.01, ge=0, lt=1)
     held_out: float = Field(0.25, gt=0, lt=1)
     threads: int = Field(1, ge=1)

@@ -1,7 +1,6 @@
 """Presets of quantization: pipelines with names that people know, and which of them suits a model."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from sardonyx import ir
 from sardonyx.capabilities import Capabilities
 from sardonyx.errors import SpecError, UsageError
 from sardonyx.passes.base import Pass
+from sardonyx.passes.quantization.methods.presets import ModelKind, model_kind
 from sardonyx.pipeline.registry import available_passes
 
 AUTO = "auto"
@@ -34,25 +34,27 @@ class QuantizationScheme:
 
 
 _STATIC, _DYNAMIC, _WEIGHTS = "quantize-static", "quantize-dynamic", "quantize-weights"
+_MOVED = "equalize, smooth-quant"
+"""Scales move between layers before ranges are chosen; the float function stays the same."""
 
 _SCHEMES = (
     QuantizationScheme(
         "static",
-        _STATIC,
+        f"{_MOVED}, {_STATIC}",
         (_STATIC,),
         samples=True,
         summary="activations and weights as integers, in the types that the target prefers on this machine",
     ),
     QuantizationScheme(
         "static-u8s8",
-        f"{_STATIC}{{activations=uint8}}",
+        f"{_MOVED}, {_STATIC}{{activations=uint8}}",
         (_STATIC,),
         samples=True,
         summary="the same with UINT8 activations: what x86 processors multiply fastest",
     ),
     QuantizationScheme(
         "static-s8s8",
-        f"{_STATIC}{{activations=int8}}",
+        f"{_MOVED}, {_STATIC}{{activations=int8}}",
         (_STATIC,),
         samples=True,
         summary="the same with INT8 activations: what ARM processors and accelerators multiply",
@@ -66,7 +68,7 @@ _SCHEMES = (
     ),
     QuantizationScheme(
         "static-dynamic",
-        f"{_STATIC}, {_DYNAMIC}",
+        f"{_MOVED}, {_STATIC}, {_DYNAMIC}",
         (_STATIC, _DYNAMIC),
         samples=True,
         summary="static, then dynamic what static leaves in float: recurrent models",
@@ -83,11 +85,12 @@ _SCHEMES = (
     ),
 )
 
-RECURRENT, CONVOLUTIONAL, OTHER = "recurrent", "convolutional", "other"
-DEFAULTS: Mapping[str, str] = {RECURRENT: "static-dynamic", CONVOLUTIONAL: "static", OTHER: "dynamic"}
-"""The scheme that `auto` takes by kind of model, where samples were given."""
-
-_RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
+DEFAULTS: Mapping[ModelKind, tuple[str, ...]] = {
+    ModelKind.CONVOLUTIONAL: ("static",),
+    ModelKind.TRANSFORMER: ("dynamic", "static"),
+    ModelKind.RECURRENT: ("static-dynamic", "static"),
+}
+"""Schemes by kind of model, where samples were given: a compile tries them all, `quantize` takes the first."""
 
 
 def available_schemes() -> Mapping[str, QuantizationScheme]:
@@ -108,29 +111,10 @@ def scheme_named(name: str) -> QuantizationScheme:
     return schemes[name]
 
 
-def model_kind(model: ir.Model) -> str:
-    """Returns the kind of a model by its operators: recurrent, convolutional or other, such as a transformer.
-
-    A model with LSTM, GRU or RNN nodes is recurrent; else one that has more weights in convolutions than in MatMul and
-    Gemm is convolutional.
-    """
-    elements: Counter[str] = Counter()
-    for graph in ir.all_graphs(model):
-        for node in graph:
-            if node.op_type in _RECURRENT_OPERATORS:
-                return RECURRENT
-            weight = node.inputs[1] if len(node.inputs) > 1 else None
-            tensor = ir.constant_tensor(weight) if weight is not None else None
-            if tensor is not None:
-                elements[node.op_type] += tensor.size
-    convolutional = elements["Conv"] + elements["ConvTranspose"]
-    return CONVOLUTIONAL if convolutional > elements["MatMul"] + elements["Gemm"] else OTHER
-
-
-def default_scheme(model: ir.Model, *, samples: bool) -> QuantizationScheme:
-    """Returns the scheme that suits a model; without samples, one that needs none."""
-    scheme = scheme_named(DEFAULTS[model_kind(model)])
-    return scheme if samples or not scheme.samples else scheme_named("dynamic")
+def default_schemes(model: ir.Model, *, samples: bool) -> tuple[QuantizationScheme, ...]:
+    """Returns the schemes that suit a model, the first choice first; without samples, one that needs none."""
+    schemes = tuple(scheme_named(name) for name in DEFAULTS[model_kind(model)])
+    return schemes if samples else (scheme_named("dynamic"),)
 
 
 def preferred_static(capabilities: Capabilities) -> str:
