@@ -19,7 +19,7 @@ from sardonyx.driver.judge import Judge, relative_drop
 from sardonyx.measure import Samples, Session
 from sardonyx.pipeline import CompileRecord, Recipe
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 """How many repaired models are judged on held-out samples before giving up."""
 
 
