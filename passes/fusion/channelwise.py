@@ -22,6 +22,7 @@ from sardonyx.passes.fusion.affine import (
     constant_obstacle,
     float64,
 )
+from sardonyx.passes.fusion.facts import ends_form
 from sardonyx.passes.fusion.linear import (
     NO_PADS,
     WEIGHTED,
@@ -168,7 +169,12 @@ class _BeforeLinear(Rule):
     """Folds an affine map of an operator's input into its weight and bias."""
 
     def check(self, found: Match, opset: int) -> str | None:
-        """Refuses what is not constant or per channel, and offsets where padding or a lacking bias is in the way."""
+        """Refuses what is not constant or per channel, and offsets where padding or a lacking bias is in the way.
+
+        The end of a written-out normalization or Gelu stays: runtimes that compute it as a whole know it by that.
+        """
+        if ends_form(found.values["x"]):
+            return f"{found.named['affine'].name} ends a normalization or Gelu, which runtimes compute as a whole"
         plan = self._plan(found)
         return plan if isinstance(plan, str) else None
 

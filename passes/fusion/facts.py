@@ -132,3 +132,28 @@ def all_equal_to(value: ir.Value | None, number: float) -> bool:
         return bool(np.all(array == number) and np.all(np.signbit(array) == np.signbit(number)))
     whole = tensor.dtype.is_integer() or tensor.dtype is ir.DataType.BOOL
     return whole and bool(np.all(tensor.numpy().astype(np.int64) == number))
+
+
+def ends_form(value: ir.Value | None) -> bool:
+    """Whether the next constant factor or term of a value belongs to a form that runtimes compute as a whole.
+
+    That is a written-out normalization, x / sqrt(...) perhaps times a constant, or a Gelu, x (1 + erf(...)): what is
+    added or multiplied behind them is how they are known.
+    """
+    node = None if value is None else value.producer()
+    if node is not None and node.op_type == "Mul":
+        computed = [v for v in node.inputs if v is not None and ir.constant_tensor(v) is None]
+        if len(computed) == 1:
+            node = computed[0].producer()
+    if node is None or node.domain or node.op_type not in ("Div", "Mul"):
+        return False
+    return any(_is_root_or_gate(v.producer()) for v in node.inputs if v is not None)
+
+
+def _is_root_or_gate(node: ir.Node | None) -> bool:
+    """Whether a node is a Sqrt, the Reciprocal of one, or 1 + Erf or 1 + Tanh."""
+    if node is None:
+        return False
+    inner = [v.producer() for v in node.inputs if v is not None]
+    behind = {"Reciprocal": ("Sqrt",), "Add": ("Erf", "Tanh")}.get(node.op_type, ())
+    return node.op_type == "Sqrt" or any(each is not None and each.op_type in behind for each in inner)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from sardonyx import ir
-from sardonyx.passes.fusion.facts import all_equal_to, integers, operand, same_sizes
+from sardonyx.passes.fusion.facts import all_equal_to, ends_form, integers, operand, same_sizes
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
@@ -54,14 +54,27 @@ def _lacks_neutral_operand(node: ir.Node) -> str | None:
 
 
 class RemoveNeutral(Rule):
-    """x * 1, x / 1, x ** 1, x - 0, x + (-0.0), x and true, x or false."""
+    """x * 1, x / 1, x ** 1, x - 0, x + (-0.0), x and true, x or false.
+
+    The scale of a written-out normalization stays even where it is 1: runtimes know the form by it.
+    """
 
     name = "remove-neutral"
     summary = "arithmetic with a constant that is neutral goes"
     pattern: ClassVar[Op] = Op(tuple(NEUTRAL), Var("a"), Var("b"), fits=_lacks_neutral_operand)
 
+    def check(self, found: Match, opset: int) -> str | None:
+        """Refuses the end of a form that runtimes compute as a whole."""
+        if ends_form(self._kept(found)):
+            return f"{found.root.name} ends a normalization or Gelu, which runtimes compute as a whole"
+        return None
+
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Takes the other operand."""
+        return self._kept(found)
+
+    @staticmethod
+    def _kept(found: Match) -> ir.Value:
         return found.values["a" if _neutral_index(found.root) == 1 else "b"]
 
 

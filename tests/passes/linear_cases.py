@@ -335,6 +335,34 @@ HALF = node("Cast", ["x"], ["h"], to=10)
 MATMUL_OF_R, ADD = node("MatMul", ["r", "w"], ["c"]), node("Add", ["c", "b"], ["y"])
 PADDED = node("Pad", ["x", "p"], ["q"])
 REFUSED: dict[str, tuple[Case, str]] = {
+    "end of a gelu": (
+        Case(
+            [
+                node("Erf", ["x"], ["e"]),
+                node("Add", ["e", "one"], ["gate"]),
+                node("Mul", ["x", "gate"], ["double"]),
+                node("Mul", ["double", "half"], ["gelu"]),
+                node("MatMul", ["gelu", "w"], ["y"]),
+            ],
+            TOKENS,
+            {"one": np.float32(1), "half": np.float32(0.5), "w": build.weights(6, 6)},
+        ),
+        "ends a normalization or Gelu, which runtimes compute as a whole",
+    ),
+    "end of a normalization": (
+        Case(
+            [
+                node("Mul", ["x", "x"], ["square"]),
+                node("Sqrt", ["square"], ["root"]),
+                node("Div", ["x", "root"], ["unit"]),
+                node("Mul", ["unit", "k"], ["scaled"]),
+                node("MatMul", ["scaled", "w"], ["y"]),
+            ],
+            TOKENS,
+            {"k": build.weights(6), "w": build.weights(6, 6)},
+        ),
+        "ends a normalization or Gelu, which runtimes compute as a whole",
+    ),
     "training": (
         Case([CONV, bn("c", "y", training_mode=1)], IMAGE, {"w": W33, **norm(6)}),
         "is in training mode",
