@@ -41,9 +41,14 @@ class OnnxRuntimeBackend(Backend):
         return Session(source, options=SessionOptions(threads=threads))
 
     def emit(self, model: ir.Model, folder: Path, *, check: bool = True) -> Path:
-        """Writes `model.onnx` (with `model.onnx.data` beside it over 2 GB) and loads it back."""
+        """Writes `model.onnx` (with `model.onnx.data` beside it over 2 GB) and loads it back.
+
+        Types and shapes of computed values are left out. With them, ONNX Runtime 1.31 fuses SkipLayerNormalization,
+        whose CPU kernel is slower than what it replaces, and no model was found that is faster with them
+        (`benchmarks/declarations.py`).
+        """
         path = folder / MODEL_NAME
-        ir.save(model, path)
+        ir.save(model, path, declare=False)
         if check:
             self.load(path)
         return path

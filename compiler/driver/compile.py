@@ -225,11 +225,10 @@ class _Compiler:
             return None
 
     def _write(self, name: str, model: ir.Model) -> Path:
+        """Writes a candidate as it would be emitted, so that what is judged is what is written."""
         folder = self.scratch / name
         folder.mkdir(exist_ok=True)
-        path = folder / "model.onnx"
-        ir.save(model, path)
-        return path
+        return self.backend.emit(model, folder, check=False)
 
     def _split(self, original: Session) -> Split | None:
         if self.job.data is None:

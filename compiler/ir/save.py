@@ -72,7 +72,9 @@ def serialize(model: oir.Model) -> bytes:
     return bytes(to_proto(model).SerializeToString())
 
 
-def save(model: oir.Model, path: str | os.PathLike[str], *, external_data: bool | None = None) -> SavedModel:
+def save(
+    model: oir.Model, path: str | os.PathLike[str], *, external_data: bool | None = None, declare: bool = True
+) -> SavedModel:
     """Writes a model, replacing what is there only when all of it is written.
 
     External data goes to `<path>.data`, streamed tensor by tensor. Saving over the very files that the model
@@ -83,6 +85,8 @@ def save(model: oir.Model, path: str | os.PathLike[str], *, external_data: bool 
         model: The model; its structure and weights stay as they are.
         path: The .onnx file to write; its folder must exist.
         external_data: Whether weights go to a file of their own. None: only where a proto cannot hold them.
+        declare: Whether the main graph declares types and shapes of values that standard operators compute, which
+            every reader can infer.
 
     Raises:
         SaveError: If the place cannot be written, or the model is too large for one file.
@@ -90,6 +94,8 @@ def save(model: oir.Model, path: str | os.PathLike[str], *, external_data: bool 
     """
     target = Path(path).absolute()
     lean = lean_proto(model)
+    if not declare:
+        _drop_declarations(lean.proto.graph)
     if external_data is None:
         external_data = _embedded_nbytes(lean) > PROTO_LIMIT_BYTES
     if not external_data:
@@ -103,6 +109,13 @@ def save(model: oir.Model, path: str | os.PathLike[str], *, external_data: bool 
         if external_data and lean.tensors:
             return _save_pair(model, lean, target)
         return _save_one(lean, target)
+
+
+def _drop_declarations(graph: onnx.GraphProto) -> None:
+    inferable = {name for node in graph.node if not node.domain for name in node.output}
+    kept = [info for info in graph.value_info if info.name not in inferable]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _embedded_nbytes(lean: LeanProto) -> int:

@@ -12,9 +12,11 @@ import onnx_ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from sardonyx import ir
 from sardonyx.errors import LoadError, SaveError
+from tests import models_for_tests as build
 from tests.ir.models import external_linear, linear, point_to
 
 LARGE = np.arange(40 * 30, dtype=np.float32).reshape(40, 30)
@@ -273,3 +275,19 @@ def test_external_weights_need_little_memory(tmp_path: Path, tensors: int, what:
         assert data_path == f"{out}.data"
         assert os.path.getsize(data_path) == tensors * (100 << 20)
         os.unlink(data_path)
+
+
+def test_declarations_of_what_every_reader_infers_can_be_left_out(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Unknown", ["a"], ["b"], domain="somewhere"),
+        helper.make_node("Relu", ["b"], ["y"]),
+    ]
+    source = build.proto(nodes, {"x": [2, 3]}, {"y": [2, 3]})
+    source.opset_import.append(helper.make_opsetid("somewhere", 1))
+    source.graph.value_info.append(helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [2, 3]))
+    model = ir.load(source).model
+    declared = {True: {"a", "b"}, False: {"b"}}
+    for declare, expected in declared.items():
+        ir.save(model, tmp_path / "m.onnx", declare=declare)
+        assert {info.name for info in onnx.load(tmp_path / "m.onnx").graph.value_info} == expected
