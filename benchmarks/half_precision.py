@@ -1,7 +1,7 @@
 """Compares FP16 conversions on a folder of models.
 
     pip install onnxconverter-common
-    python benchmarks/float16.py FOLDER [NAME ...]
+    python benchmarks/half_precision.py FOLDER [NAME ...]
 
 FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()` (feeds). Per tool and model: whether the result
 loads in ONNX Runtime and its outputs are finite, Casts and tensor bytes afterwards, seconds, the signal-to-noise ratio
@@ -29,8 +29,7 @@ import onnx
 from sardonyx import ir
 from sardonyx.measure import ErrorAccumulator, Feed, Session, load_samples, paired_latency
 from sardonyx.passes.base import PassContext
-from sardonyx.passes.precision.bounds import FiniteRangeObserver
-from sardonyx.passes.quantization.calibrate import calibrate
+from sardonyx.passes.quantization.calibration import calibrate
 from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipeline
 
 CALIBRATION, JUDGED, SECONDS = 8, 8, 2.0
@@ -106,7 +105,9 @@ def large_values(source: Path, feeds: Sequence[Feed]) -> set[str]:
     model = ir.load(source).model
     ir.infer_shapes(model)
     names = [v.name for node in model.graph for v in node.outputs if v.name and v.dtype == ir.DataType.FLOAT]
-    seen = calibrate(model, names, FiniteRangeObserver, PassContext(samples=load_samples(list(feeds)))).ranges
+    context = PassContext(samples=load_samples(list(feeds)))
+    observers = calibrate(model, names, ["finite-minmax"], context).observers
+    seen = {name: observer.range() for name, kinds in observers.items() for observer in kinds.values()}
     return {name for name, span in seen.items() if LARGEST < max(-span.low, span.high) < MASK}
 
 
