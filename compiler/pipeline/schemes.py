@@ -76,18 +76,18 @@ _SCHEMES = (
     *(
         QuantizationScheme(
             f"weight-int{bits}",
-            f"{_WEIGHTS}{{bits={bits}}}",
+            f"{_WEIGHTS}{{{options}}}",
             (_WEIGHTS,),
             samples=False,
             summary=f"weights as INT{bits} in blocks, activations in float: large language models",
         )
-        for bits in (4, 8)
+        for bits, options in ((4, "bits=4"), (8, "bits=8, method=rtn"))
     ),
 )
 
 DEFAULTS: Mapping[ModelKind, tuple[str, ...]] = {
     ModelKind.CONVOLUTIONAL: ("static",),
-    ModelKind.TRANSFORMER: ("dynamic", "static"),
+    ModelKind.TRANSFORMER: ("dynamic", "static", "weight-int8"),
     ModelKind.RECURRENT: ("static-dynamic", "static"),
 }
 """Schemes by kind of model, where samples were given: a compile tries them all, `quantize` takes the first."""
