@@ -3,6 +3,7 @@
 They are followed in sizes that may hold symbols, so that chains with dynamic dimensions merge as well.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -175,7 +176,26 @@ def _never_empty(nodes: Sequence[ir.Node]) -> set[str]:
     return found
 
 
-class MergeReshapes(Rule):
+class FormRule(Rule):
+    """A rule that gives x another form: the same elements in another shape."""
+
+    def check(self, found: Match, opset: int) -> str | None:
+        """Refuses what one constant target does not express."""
+        form = self._form(found)
+        return form if isinstance(form, str) else None
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Builds the one node, or takes x."""
+        form = self._form(found)
+        assert isinstance(form, Form), "the check refuses other matches"
+        return form.build(found.values["x"], editor)
+
+    @abstractmethod
+    def _form(self, found: Match) -> Form | str:
+        """Returns the form, or why it cannot be expressed."""
+
+
+class MergeReshapes(FormRule):
     """Of two nodes that rename axes only the last shape counts; it may be the one there was at first."""
 
     name = "merge-reshapes"
@@ -184,19 +204,7 @@ class MergeReshapes(Rule):
         RESHAPES, Op(RESHAPES, Var("x"), open_inputs=True, shared=True, name="inner"), open_inputs=True
     )
 
-    def check(self, found: Match, opset: int) -> str | None:
-        """Refuses what one constant target does not express."""
-        form = self._form(found)
-        return form if isinstance(form, str) else None
-
-    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
-        """Builds the one node."""
-        form = self._form(found)
-        assert isinstance(form, Form), "the check refuses other matches"
-        return form.build(found.values["x"], editor)
-
-    @staticmethod
-    def _form(found: Match) -> Form | str:
+    def _form(self, found: Match) -> Form | str:
         outer, inner = found.root, found.named["inner"]
         target = integers(operand(outer, 1)) if outer.op_type == "Reshape" else None
         source = sizes(found.values["x"])

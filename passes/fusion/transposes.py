@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from sardonyx import ir
 from sardonyx.passes.fusion.facts import ONE, operand, rank, sizes
-from sardonyx.passes.fusion.reshapes import Form, constant_target
+from sardonyx.passes.fusion.reshapes import Form, FormRule, constant_target
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
@@ -65,26 +65,14 @@ def _moved_axes(node: ir.Node) -> str | None:
     return None if long == sorted(long) else f"{node.name} moves axes whose size is not 1"
 
 
-class TransposeToReshape(Rule):
+class TransposeToReshape(FormRule):
     """Axes of size 1 have no place in memory: moving them alone only renames the axes, which copies nothing."""
 
     name = "transpose-to-reshape"
     summary = "Transpose that only moves axes of size 1 becomes Reshape; one that moves none goes"
     pattern: ClassVar[Op] = Op("Transpose", Var("x"), fits=_moved_axes)
 
-    def check(self, found: Match, opset: int) -> str | None:
-        """Refuses several dynamic dimensions that change their place."""
-        form = self._form(found)
-        return form if isinstance(form, str) else None
-
-    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
-        """Builds the Reshape."""
-        form = self._form(found)
-        assert isinstance(form, Form), "the check refuses other matches"
-        return form.build(found.values["x"], editor)
-
-    @staticmethod
-    def _form(found: Match) -> Form | str:
+    def _form(self, found: Match) -> Form | str:
         perm, given = permutation(found.root), sizes(found.values["x"])
         if perm is None or list(perm) == sorted(perm) or given is None:
             return Form("")
