@@ -167,7 +167,7 @@ class _GraphRewriter:
         beside = [old.producer() for old, _ in editor.replaced]
         for old, new in exchanged:
             self._exchange(old, new, editor)
-        _remove_dead(self.graph, [*found.nodes, *(node for node in beside if node is not None)])
+        ir.remove_unused([*reversed(found.nodes), *(node for node in beside if node is not None)])
         if elsewhere:
             self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1
@@ -213,15 +213,3 @@ def replace_value(old: ir.Value, new: ir.Value) -> None:
     name = old.name
     ir.replace_all_uses_with(old, new, replace_graph_outputs=True)
     old.name, new.name = None, name
-
-
-def _remove_dead(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
-    """Removes those of the nodes that nothing needs any more, and what only they needed."""
-    pending = deque(reversed(nodes))
-    while pending:
-        node = pending.popleft()
-        if node.graph is not graph or any(v.uses() or v.is_graph_output() for v in node.outputs):
-            continue
-        producers = dict.fromkeys(v.producer() for v in node.inputs if v is not None)
-        graph.remove(node, safe=True)
-        pending.extend(producer for producer in producers if producer is not None)

@@ -4,6 +4,7 @@ Su et al. 2021, arXiv:2104.09864: (a, b) becomes (a cos - b sin, b cos + a sin),
 or, interleaved, its even and odd elements. Targets: RotaryEmbedding of com.microsoft and of ONNX (opset 23).
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,9 +48,9 @@ class _RotaryRule(FusedRule):
 
     op_type = "RotaryEmbedding"
 
+    @abstractmethod
     def read(self, found: Match) -> Rotation | str:
         """Reads a match, or says why it is no rotation."""
-        raise NotImplementedError
 
     def obstacle(self, found: Match, opset: int) -> str | None:
         """Refuses what is no rotation of heads, and angles that are not one for each position and pair."""

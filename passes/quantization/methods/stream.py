@@ -13,6 +13,7 @@ from sardonyx import ir
 from sardonyx.errors import DataError, PassError
 from sardonyx.measure import Session, SessionOptions
 from sardonyx.passes.base import PassContext
+from sardonyx.passes.quantization.calibration.taps import tapped_model
 
 Look = Callable[[Mapping[str, npt.NDArray[Any]]], None]
 
@@ -43,7 +44,7 @@ def stream(model: ir.Model, values: Sequence[str], look: Look, context: PassCont
     done = 0
     with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
         path = Path(folder) / "tapped.onnx"
-        ir.save(_tapped(model, tapped), path)
+        ir.save(tapped_model(model, tapped), path)
         with Session(path, options=SessionOptions(threads=context.threads, arena=False)) as session:
             for feed in islice(context.samples, limit):
                 fetched = dict(zip(tapped, session.run(feed, tapped), strict=True)) if tapped else {}
@@ -53,11 +54,3 @@ def stream(model: ir.Model, values: Sequence[str], look: Look, context: PassCont
     if not done:
         raise DataError("There are zero calibration samples.", remedy="Give at least one; 30 to 300 are usual.")
     return done
-
-
-def _tapped(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """Returns a copy of a model whose outputs are the named values, or its own where none are; weights are shared."""
-    copy = ir.clone(model)
-    by_name = {value.name: value for node in copy.graph for value in node.outputs}
-    copy.graph.outputs[:] = [by_name[name] for name in names] or copy.graph.outputs[:]
-    return copy

@@ -15,6 +15,7 @@ from sardonyx import ir
 from sardonyx.errors import DataError, PassError
 from sardonyx.measure import Array, Session, SessionOptions
 from sardonyx.passes.base import PassContext
+from sardonyx.passes.quantization.calibration.taps import tapped_model
 from sardonyx.passes.quantization.weight_only.grid import Float32Array
 
 BUDGET_BYTES = 256 << 20
@@ -103,9 +104,7 @@ def _observed(model: ir.Model, names: Sequence[str], context: PassContext) -> It
 
 def _ending_at(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Returns a copy whose outputs are the named values, without what these do not need; weights are shared."""
-    copy = ir.clone(model)
+    copy = tapped_model(model, names)
     if names:
-        by_name = {value.name: value for node in copy.graph for value in node.outputs}
-        copy.graph.outputs[:] = [by_name[name] for name in names]
         ir.common_passes.RemoveUnusedNodesPass()(copy)
     return copy
