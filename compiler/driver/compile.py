@@ -127,7 +127,6 @@ class _Compiler:
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
         self.quantizers: dict[str, Quantizer] = {}
-        self.repaired = QUANTIZED
 
     def run(self) -> CompileResult:
         self._load()
@@ -156,9 +155,9 @@ class _Compiler:
     def _note_lossy(self, chosen: str) -> None:
         """Records the passes and the pipeline of the chosen quantized model, or of the first that was tried."""
         name = chosen if chosen in self.lossy else QUANTIZED
-        self.record.note_passes(self.lossy[name].records if name in self.lossy else ())
-        lossy = self.quantizers.get(self.repaired if name == MIXED else name)
-        self.record.pipeline = format_pipeline((*self.exact_passes, *(lossy.passes if lossy else ())))
+        records = self.lossy[name].records if name in self.lossy else ()
+        self.record.note_passes(records)
+        self.record.pipeline = ", ".join((format_pipeline(self.exact_passes), *(record.spec for record in records)))
 
     def _lossy_passes(self, text: str) -> tuple[Pass, ...]:
         passes = parse_pipeline(text, available_passes())
@@ -185,7 +184,6 @@ class _Compiler:
         if vain is not None:
             self.record.decide("give-back", "nothing", vain)
             return
-        self.repaired = worst.name
         repair = Repair(
             self.quantizers[worst.name],
             self.lossy[worst.name],

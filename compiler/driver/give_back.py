@@ -73,19 +73,16 @@ class Quantizer:
         model: The float model; it is not changed.
         passes: The passes that quantize; those with an option `exclude` are given nodes to exclude.
         context: Their context, the same for all variants, so that ranges are observed once.
-
-    Attributes:
-        passes: The passes, without exclusions.
     """
 
     def __init__(self, model: ir.Model, passes: Sequence[Pass], context: PassContext) -> None:
         self._model = model
-        self.passes = tuple(passes)
+        self._passes = tuple(passes)
         self._context = context
 
     def variant(self, exclude: Sequence[str] = ()) -> Variant:
         """Returns a quantized model."""
-        passes = [_excluding(each, exclude) for each in self.passes]
+        passes = [_excluding(each, exclude) for each in self._passes]
         result = PassManager(passes, context=self._context).run(ir.clone(self._model))
         return Variant(result.model, result.records)
 

@@ -61,18 +61,17 @@ class Repair:
         total = comparison.loss(self.quantized.model)
         guess = fewest(regions, total, self._recipe.max_drop)
         count = search(guess, len(regions), lambda k: self._fits(regions[:k], comparison))
+        told = 0
         for _ in range(ATTEMPTS):
             if count >= len(regions):
                 break
-            for region in regions[:count]:
+            for region in regions[told:count]:
                 self.record.decide(
                     "give-back", "float", f"quantized alone it costs {region.loss:.2%} of agreement", region.nodes
                 )
             yield self.quantizer.variant(_names(regions[:count]))
-            count += max(1, count // 2)
-        self.record.decide(
-            "give-back", "nothing", f"none of {len(regions)} regions could stay quantized within the budget"
-        )
+            told, count = count, count + max(1, count // 2)
+        self.record.decide("give-back", "nothing", f"no model with some of {len(regions)} regions quantized fitted")
 
     def _comparison(self) -> Comparison:
         original = self.judge.original

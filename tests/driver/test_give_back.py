@@ -69,6 +69,8 @@ def test_the_region_that_costs_most_is_given_back_and_named(monkeypatch: pytest.
     given = [d for d in record.decisions if (d.stage, d.choice) == ("give-back", "float")]
     assert "conv_b" in given[0].subjects
     assert "quantized alone it costs" in given[0].reason
+    assert len({tuple(d.subjects) for d in given}) == len(given)
+    assert "exclude=[" in record.pipeline  # the text makes the model that was written
     kept = [p for p in result.model.graph if p.op_type == "QuantizeLinear"]
     assert kept
     weights = [d.subjects[0] for d in record.decisions if d.stage == "quantize" and d.choice.endswith("weight")]
