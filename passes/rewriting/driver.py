@@ -49,7 +49,7 @@ def rewrite_model(model: ir.Model, rules: Sequence[Rule]) -> Rewriting:
     for graph in list(ir.all_graphs(model)):
         with ExitStack() as at_work:
             for rule in rules:
-                at_work.enter_context(rule.at_work(graph))
+                at_work.enter_context(rule.at_work(graph, model))
             _GraphRewriter(graph, rules, names, opset, done).run()
     for domain in done.domains:
         model.opset_imports.setdefault(domain, 1)
@@ -65,8 +65,9 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 continue
             for rule in rules:
                 if any(node.op_type in root.op_types and node.domain == root.domain for root in roots(rule.pattern)):
-                    found = rule.find(node)
-                    reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
+                    with rule.at_work(graph, model):
+                        found = rule.find(node)
+                        reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
                     applies = f"{APPLIES} where it is enabled" if rule.candidate else APPLIES
                     yield rule, reason or applies
 
