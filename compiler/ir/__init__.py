@@ -56,6 +56,7 @@ from sardonyx.ir.graphs import (
     paused_gc,
     remove_unused,
     structure,
+    with_subgraphs,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
@@ -154,4 +155,5 @@ __all__ = [
     "to_text",
     "val",
     "verify",
+    "with_subgraphs",
 ]

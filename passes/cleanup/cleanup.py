@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
+from sardonyx.passes.cleanup.constants import LiftConstants
 from sardonyx.passes.cleanup.identities import RemoveIdentities
 
 DEDUPLICATE_LIMIT = 1 << 20
@@ -14,7 +15,7 @@ DEDUPLICATE_LIMIT = 1 << 20
 _common = ir.common_passes
 STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
     "inline-functions": _common.InlinePass,
-    "lift-constants": lambda: _common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0),
+    "lift-constants": LiftConstants,
     "remove-identities": RemoveIdentities,
     "merge-initializers": lambda: _common.DeduplicateHashedInitializersPass(size_limit=DEDUPLICATE_LIMIT),
     "merge-subexpressions": _common.CommonSubexpressionEliminationPass,

@@ -76,10 +76,11 @@ class Fuse(Pass):
             PassError: If rules undo each other.
         """
         ir.ensure_shapes(model)
+        names = ir.NameAuthority(model)
         stats: Counter[str] = Counter()
         refusals: list[Refusal] = []
         for phase in PHASES:
-            done = rewrite_model(model, [rule for rule in phase if self._applies(rule)])
+            done = rewrite_model(model, [rule for rule in phase if self._applies(rule)], names)
             stats += done.stats
             refusals += done.refusals
         return PassResult(model, bool(stats), dict(stats), tuple(refusals))
