@@ -24,6 +24,9 @@ STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
     "remove-unused-opsets": _common.RemoveUnusedOpsetsPass,
 }
 
+FOR_FUNCTIONS = frozenset(("inline-functions", "remove-unused-functions"))
+"""Steps that have nothing to do in a model without functions, which they would walk through to find out."""
+
 
 @dataclass(frozen=True)
 class Cleanup(Pass):
@@ -54,8 +57,11 @@ class Cleanup(Pass):
     def _run(self, model: ir.Model) -> PassResult:
         stats: dict[str, int] = {}
         size = _size(model)
+        had_functions = bool(model.functions)
         for name, make in STEPS.items():
-            if name not in self.disable and make()(model).modified:
+            if name in self.disable or (name in FOR_FUNCTIONS and not had_functions):
+                continue
+            if make()(model).modified:
                 before, size = size, _size(model)
                 stats[name] = max(before - size, 1)
         return PassResult(model, bool(stats), stats)

@@ -13,6 +13,7 @@ from sardonyx.passes.fusion import (
     gelu,
     gemm,
     group_norm,
+    joined,
     layer_norm,
     movement,
     norm_parameters,
@@ -39,6 +40,7 @@ PHASES: tuple[tuple[Rule, ...], ...] = (
         *channelwise.RULES,
         *gemm.RULES,
         *recurrent.RULES,
+        *joined.RULES,
     ),
     *((rule,) for rule in movement.LATE_RULES),
 )
