@@ -14,7 +14,7 @@ The default variants are the schemes that `sardonyx compile` tries on a model of
 
 ONNX Runtime's quantizers are used as an expert would: opset raised, preprocessed, per-channel weights; the dynamic one
 on matrix products, since its convolutions are far slower than those in float. NNCF and ModelOpt take part where they
-are installed: `pip install nncf "nvidia-modelopt[onnx]"`.
+are installed: `pip install nncf "nvidia-modelopt[onnx]"` (then `onnxruntime` again: `onnxruntime-gpu` overwrites it).
 """
 
 import argparse
@@ -23,12 +23,12 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from benchmarks.static_int8 import Task, folder_tasks, quantize_with_onnxruntime
+from benchmarks.static_int8 import OPSET, Task, folder_tasks, quantize_with_onnxruntime
 from sardonyx import ir
 from sardonyx.backends import backend
 from sardonyx.measure import Session, describe_machine, load_samples, paired_latency
@@ -52,7 +52,9 @@ OURS: Mapping[str, str] = {
 DEFAULT_SCHEMES = 3
 """Most schemes that any kind of model has by default."""
 
-Quantizer = Callable[[Task, Path], Path]
+Feeds = list[dict[str, Any]]
+Quantizer = Callable[[Path, Feeds, Path], Path]
+"""Takes a model's file, samples and a scratch folder, and returns the file that it wrote."""
 
 
 class NotForThisModel(Exception):  # noqa: N818 - not an error
@@ -62,13 +64,13 @@ class NotForThisModel(Exception):  # noqa: N818 - not an error
 def with_sardonyx(pipeline: Callable[[ir.Model], str]) -> Quantizer:
     """Returns what optimizes and then runs a pipeline, which may depend on the model."""
 
-    def quantize(task: Task, scratch: Path) -> Path:
+    def quantize(source: Path, feeds: Feeds, scratch: Path) -> Path:
         recipe = Recipe()
         known = available_passes()
-        model = ir.load(str(task.path), opset=recipe.opset).model
+        model = ir.load(str(source), opset=recipe.opset).model
         model = PassManager(parse_pipeline(recipe.optimize, known)).run(model).model
         capabilities = backend(recipe.target).capabilities(describe_machine())
-        context = PassContext(capabilities, load_samples(task.feeds))
+        context = PassContext(capabilities, load_samples(feeds))
         result = PassManager(parse_pipeline(pipeline(model), known), context=context).run(model)
         undone = [record for record in result.records if record.status is Status.UNDONE]
         if undone:
@@ -91,48 +93,70 @@ def default_scheme(index: int) -> Callable[[ir.Model], str]:
     return pipeline
 
 
-def with_onnxruntime_dynamic(task: Task, scratch: Path) -> Path:
+def raised(source: Path, scratch: Path) -> Path:
+    """Raises a model's opset as an expert would before other quantizers."""
+    ir.save(ir.load(str(source), opset=OPSET).model, scratch / "raised.onnx", declare=False)
+    return scratch / "raised.onnx"
+
+
+def with_onnxruntime_static(source: Path, feeds: Feeds, scratch: Path) -> Path:
+    """onnxruntime.quantization.quantize_static, all operators."""
+    return quantize_with_onnxruntime(raised(source, scratch), feeds, scratch)
+
+
+def with_onnxruntime_dynamic(source: Path, feeds: Feeds, scratch: Path) -> Path:
     """onnxruntime.quantization.quantize_dynamic."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     written = scratch / "dynamic.onnx"
+    operators = ["MatMul", "Gemm", "LSTM"]
     quantize_dynamic(
-        str(task.path), str(written), ["MatMul", "Gemm", "LSTM"], per_channel=True, weight_type=QuantType.QInt8
+        str(raised(source, scratch)), str(written), operators, per_channel=True, weight_type=QuantType.QInt8
     )
     return written
 
 
-def with_nncf(task: Task, scratch: Path) -> Path:
+def with_nncf(source: Path, feeds: Feeds, scratch: Path) -> Path:
     """nncf.quantize, with its defaults."""
     import nncf
+    import onnx
 
-    model = onnx.version_converter.convert_version(onnx.load(task.path), 17)
-    quantized = nncf.quantize(model, nncf.Dataset(task.feeds), subset_size=len(task.feeds))
+    quantized = nncf.quantize(onnx.load(raised(source, scratch)), nncf.Dataset(feeds), subset_size=len(feeds))
     onnx.save(quantized, scratch / "nncf.onnx")
     return scratch / "nncf.onnx"
 
 
-def with_modelopt(task: Task, scratch: Path) -> Path:
+def with_modelopt(source: Path, feeds: Feeds, scratch: Path) -> Path:
     """modelopt.onnx.quantization.quantize, with its defaults."""
     import numpy as np
     from modelopt.onnx.quantization import quantize
 
-    stacked = {name: np.concatenate([feed[name] for feed in task.feeds]) for name in task.feeds[0]}
+    stacked = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
     written = scratch / "modelopt.onnx"
-    quantize(str(task.path), calibration_data=stacked, output_path=str(written), high_precision_dtype="fp32")
+    quantize(str(source), calibration_data=stacked, output_path=str(written), high_precision_dtype="fp32")
     return written
+
+
+def apart(quantizer: Quantizer) -> Quantizer:
+    """Runs a tool of others in a process of its own: some of them change the libraries that they import."""
+
+    def quantize(source: Path, feeds: Feeds, scratch: Path) -> Path:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(quantizer, source, feeds, scratch).result()
+
+    return quantize
 
 
 def variants() -> Iterator[tuple[str, Quantizer]]:
     """Every variant that can be run here."""
     yield from ((f"default {i + 1}", with_sardonyx(default_scheme(i))) for i in range(DEFAULT_SCHEMES))
     yield from ((name, with_sardonyx(lambda _, text=text: text)) for name, text in OURS.items())
-    yield "onnxruntime static", lambda task, scratch: quantize_with_onnxruntime(task.path, task.feeds, scratch)
-    yield "onnxruntime dynamic", with_onnxruntime_dynamic
+    yield "onnxruntime static", apart(with_onnxruntime_static)
+    yield "onnxruntime dynamic", apart(with_onnxruntime_dynamic)
     if importlib.util.find_spec("nncf"):
-        yield "nncf", with_nncf
+        yield "nncf", apart(with_nncf)
     if importlib.util.find_spec("modelopt"):
-        yield "modelopt", with_modelopt
+        yield "modelopt", apart(with_modelopt)
 
 
 PRODUCTS = frozenset({"Conv", "MatMul", "Gemm", "LSTM", "GRU", "ConvInteger", "MatMulInteger", "MatMulNBits"})
@@ -180,7 +204,7 @@ def measure(task: Task, quantizer: Quantizer, original: Session, reference: floa
     with tempfile.TemporaryDirectory() as scratch:
         start = time.monotonic()
         try:
-            path = quantizer(task, Path(scratch))
+            path = quantizer(task.path, task.feeds, Path(scratch))
             seconds = time.monotonic() - start
             with Session(path) as session:
                 value = float(task.evaluate(session.run))
