@@ -17,10 +17,11 @@ MOVING = (
 )
 MOVING_FIRST = ("Gather", "GatherElements", "GatherND")
 ARITHMETIC = (
-    *("Add", "AveragePool", "Ceil", "Clip", "Conv", "ConvTranspose", "Elu", "Erf", "Floor", "Gelu", "Gemm"),
-    *("GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LeakyRelu", "MatMul", "Max", "MaxPool"),
-    *("Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
-    *("ReduceSum", "Relu", "Round", "Selu", "Sign", "Sin", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh"),
+    *("Add", "Attention", "AveragePool", "Ceil", "Clip", "Conv", "ConvTranspose", "Elu", "Erf", "Floor", "GRU"),
+    *("Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LSTM", "LeakyRelu"),
+    *("MatMul", "Max", "MaxPool", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "RNN", "ReduceMax", "ReduceMean"),
+    *("ReduceMin", "ReduceProd", "ReduceSum", "Relu", "RotaryEmbedding", "Round", "Selu", "Sign", "Sin"),
+    *("Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh"),
 )
 ARITHMETIC_FIRST = (
     *("BatchNormalization", "Celu", "CumSum", "Div", "GroupNormalization", "InstanceNormalization"),
