@@ -1,0 +1,1 @@
+"""TensorRT: what it takes, how a graph becomes that, and engines built from it with the proof of their types."""
