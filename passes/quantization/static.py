@@ -147,7 +147,13 @@ class QuantizeStatic(Pass):
         """The target's table with the type of activations that was asked for."""
         if not self.activations:
             return capabilities
-        scheme = replace(capabilities.activation, dtype=ACTIVATIONS[self.activations])
+        dtype, accepted = ACTIVATIONS[self.activations], capabilities.activation.accepted
+        if dtype not in accepted:
+            raise PassError(
+                f"{capabilities.target} does not take {dtype.name} activations.",
+                remedy=f"Use one of: {', '.join(each.name.lower() for each in accepted)}.",
+            )
+        scheme = replace(capabilities.activation, dtype=dtype)
         return replace(capabilities, activation=scheme)
 
     def _observe(
