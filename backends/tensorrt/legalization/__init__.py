@@ -1,0 +1,1 @@
+"""Legalization: rewriting a graph, also one that another tool quantized, to what TensorRT takes."""
