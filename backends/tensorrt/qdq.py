@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sardonyx import ir
+from sardonyx.errors import VerifyError
 from sardonyx.ir import DataType
 
 Array = npt.NDArray[Any]
@@ -22,8 +23,23 @@ STORED = BYTES | NIBBLES | FLOAT8 | {DataType.INT16, DataType.UINT16}
 """Types that quantized values are stored in; INT32 is left out because indices are, too."""
 
 MOVES = frozenset(
-    "Transpose Reshape Flatten Squeeze Unsqueeze Slice Gather Split Concat Expand Tile Identity DepthToSpace "
-    "SpaceToDepth MaxPool".split()
+    [
+        "Transpose",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Gather",
+        "Split",
+        "Concat",
+        "Expand",
+        "Tile",
+        "Identity",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "MaxPool",
+    ]
 )
 """Operators that only move, repeat or select elements of their first inputs, so that they commute with Q and DQ."""
 
@@ -69,10 +85,26 @@ class Quantizer:
         return self.zero_point is not None and not np.any(self.zero_point.astype(np.float32))
 
     @property
+    def is_known(self) -> bool:
+        """Whether type, scale and zero point are known before the model runs."""
+        return self.scale is not None and self.zero_point is not None and self.dtype is not None
+
+    @property
+    def constants(self) -> tuple[Array, Array, DataType]:
+        """Scale, zero point and quantized type of a node of which all three are known."""
+        if self.scale is None or self.zero_point is None or self.dtype is None:
+            raise VerifyError(
+                f"The parameters of {self.node.name!r} are computed while the model runs.",
+                remedy="Quantize statically: scales and zero points as initializers.",
+            )
+        return self.scale, self.zero_point, self.dtype
+
+    @property
     def data(self) -> ir.Value:
         """The first input."""
         value = self.node.inputs[0]
-        assert value is not None, "the first input of a Q/DQ node is required"
+        if value is None:
+            raise VerifyError(f"{self.node.name!r} has no input.", remedy="Export the model again.")
         return value
 
     @property
@@ -82,9 +114,9 @@ class Quantizer:
 
     def range(self) -> tuple[float, float]:
         """Smallest and largest real value that a per-tensor integer quantization holds."""
-        assert self.dtype is not None and self.scale is not None and self.zero_point is not None
-        low, high = _LIMITS[self.dtype]
-        scale, zero_point = float(self.scale.ravel()[0]), int(self.zero_point.ravel()[0])
+        scales, zero_points, dtype = self.constants
+        low, high = _LIMITS[dtype]
+        scale, zero_point = float(scales.ravel()[0]), int(zero_points.ravel()[0])
         return (low - zero_point) * scale, (high - zero_point) * scale
 
 
@@ -151,7 +183,7 @@ def quantizer(node: ir.Node) -> Quantizer:
 def quantizers(graph: ir.Graph) -> Iterator[Quantizer]:
     """Yields the Q/DQ nodes of a graph, without its subgraphs, in order; the graph may be edited meanwhile."""
     for node in tuple(graph):
-        if node.graph is graph and (is_quantize(node) or is_dequantize(node)):
+        if node.graph is graph and (is_quantize(node) or is_dequantize(node)) and node.inputs[0] is not None:
             yield quantizer(node)
 
 
@@ -170,6 +202,12 @@ def through_moves(value: ir.Value | None, *, also: frozenset[str] = frozenset())
             return value
         value, seen = node.inputs[0], seen + 1
     return value
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """Returns the one node that reads a value, or None where there are others or it is an output of the graph."""
+    uses = tuple(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def rank_of(value: ir.Value | None) -> int | None:

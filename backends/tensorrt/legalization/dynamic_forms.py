@@ -11,7 +11,7 @@ import numpy as np
 
 from sardonyx import ir
 from sardonyx.backends.tensorrt.legalization.editing import Array, Editor, Parameters
-from sardonyx.backends.tensorrt.qdq import constant, input_of, is_operator, rank_of
+from sardonyx.backends.tensorrt.qdq import constant, input_of, is_operator, only_user, rank_of
 from sardonyx.ir import DataType
 
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -56,11 +56,6 @@ def _factor(node: ir.Node, at: int, zero_point: int) -> Factor | None:
     return Factor(value, input_of(node, zero_point), None) if constant(value) is not None else None
 
 
-def _only_user(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
-
-
 def _leaves(value: ir.Value | None, wanted: set[ir.Value], depth: int = 0) -> Iterator[ir.Value] | None:
     """The factors that a tree of Mul nodes multiplies, or None where one is neither wanted nor constant."""
     if value is None or depth > 4:
@@ -80,12 +75,12 @@ def _scaled(node: ir.Node, factors: tuple[Factor, Factor]) -> Scaled | str:
     wanted = set(missing)
     constants: Array | None = None
     needs_constant = any(factor.source is None for factor in factors)
-    cast = _only_user(node.outputs[0])
+    cast = only_user(node.outputs[0])
     if cast is None or cast.op_type != "Cast" or ir.attribute(cast, "to", 0) != DataType.FLOAT:
         return "its integers are not cast to FLOAT for the product with the scales"
     current = cast
     while missing or (needs_constant and constants is None):
-        following = _only_user(current.outputs[0])
+        following = only_user(current.outputs[0])
         if following is None or following.op_type != "Mul":
             return "no Mul with the scales follows it"
         other = following.inputs[1] if following.inputs[0] is current.outputs[0] else following.inputs[0]
@@ -145,7 +140,9 @@ def _constants(editor: Editor, near: ir.Node, factor: Factor, scale: Array, axis
     shape = () if axis is None else (scale.size,)
     return Parameters(
         editor.constant(near, f"{name}_scale", np.asarray(scale, np.float32).reshape(shape)),
-        editor.constant(near, f"{name}_zero_point", np.broadcast_to(zeros.ravel() if shape else zeros.reshape(()), shape)),
+        editor.constant(
+            near, f"{name}_zero_point", np.broadcast_to(zeros.ravel() if shape else zeros.reshape(()), shape)
+        ),
         axis,
     )
 
@@ -157,7 +154,9 @@ def _weight(editor: Editor, node: ir.Node, at: int, scale: int, zero_point: int)
     if value is None or scales is None or rank is None or constant(value) is None:
         return None
     factor = Factor(value, input_of(node, zero_point), None)
-    return editor.dequantize(node, value, _constants(editor, node, factor, scales, rank - 1 if scales.size > 1 else None))
+    return editor.dequantize(
+        node, value, _constants(editor, node, factor, scales, rank - 1 if scales.size > 1 else None)
+    )
 
 
 def _finish(editor: Editor, node: ir.Node, data: ir.Value, weight: ir.Value, bias: ir.Value | None) -> str:

@@ -80,7 +80,7 @@ class Editor:
         output = node.outputs[0]
         output.name = self.names.value(f"{before.outputs[0].name}_{op_type}")
         if like is not None:
-            output.type, output.shape = like.type, like.shape
+            declared(output, like.dtype, like.shape)
         graph.insert_before(before, node)
         if domain:
             self.model.opset_imports.setdefault(domain, 1)
@@ -94,16 +94,13 @@ class Editor:
     def quantize(self, before: ir.Node, value: ir.Value, parameters: Parameters) -> ir.Value:
         """Adds a QuantizeLinear."""
         made = self.op(before, "QuantizeLinear", _operands(value, parameters), _axis(parameters))
-        made.shape = value.shape
-        made.dtype = parameters.zero_point.dtype if parameters.zero_point is not None else DataType.UINT8
-        return made
+        stored = parameters.zero_point.dtype if parameters.zero_point is not None else DataType.UINT8
+        return declared(made, stored, value.shape)
 
     def dequantize(self, before: ir.Node, value: ir.Value, parameters: Parameters) -> ir.Value:
         """Adds a DequantizeLinear."""
         made = self.op(before, "DequantizeLinear", _operands(value, parameters), _axis(parameters))
-        made.shape = value.shape
-        made.dtype = parameters.scale.dtype
-        return made
+        return declared(made, parameters.scale.dtype, value.shape)
 
     def clip(self, before: ir.Node, value: ir.Value, low: float | None, high: float | None) -> ir.Value:
         """Adds a Clip, or a Relu where that is all it does."""
@@ -112,7 +109,9 @@ class Editor:
         if low == 0.0 and high is None:
             return self.op(before, "Relu", [value], like=value)
         dtype = value.dtype or DataType.FLOAT
-        ends = [None if end is None else self.constant(before, f"{value.name}_limit", end, dtype) for end in (low, high)]
+        ends = [
+            None if end is None else self.constant(before, f"{value.name}_limit", end, dtype) for end in (low, high)
+        ]
         return self.op(before, "Clip", [value, *ends], like=value)
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
@@ -128,6 +127,13 @@ class Editor:
         name = old.name
         ir.replace_all_uses_with(old, new, replace_graph_outputs=True)
         old.name, new.name = None, name
+
+
+def declared(value: ir.Value, dtype: DataType | None, shape: ir.Shape | None) -> ir.Value:
+    """Gives a new value its type and shape, as far as they are known, and returns it."""
+    value.type = None if dtype is None else ir.TensorType(dtype)
+    value.shape = shape
+    return value
 
 
 def graph_of(node: ir.Node) -> ir.Graph:
@@ -164,11 +170,10 @@ def along(array: Array, seen: Quantizer, shape: Sequence[int]) -> Array:
 
 def dequantized(seen: Quantizer, stored: Array) -> Array:
     """Returns what DequantizeLinear makes of constants, in the type of its scale: (q - zero point) * scale."""
-    assert seen.scale is not None and seen.zero_point is not None
-    shape = stored.shape
-    zero_point = along(seen.zero_point, seen, shape).astype(np.float64)
-    centred = (stored.astype(np.float64) - zero_point).astype(np.float32)
-    return np.asarray(centred * along(seen.scale, seen, shape)).astype(seen.scale.dtype)
+    scale, zero_point, _ = seen.constants
+    offset = along(zero_point, seen, stored.shape).astype(np.float64)
+    centred = (stored.astype(np.float64) - offset).astype(np.float32)
+    return np.asarray(centred * along(scale, seen, stored.shape)).astype(scale.dtype)
 
 
 def rounded(values: Array, scale: Array, dtype: DataType) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from sardonyx import ir
-from sardonyx.backends.tensorrt.legalization.editing import Editor
+from sardonyx.backends.tensorrt.legalization.editing import Editor, declared
 from sardonyx.backends.tensorrt.qdq import input_of, rank_of
 from sardonyx.ir import DataType
 
@@ -105,7 +105,10 @@ def _transposed(chain: _Chain, index: int, flag: str) -> ir.Value | None:
 def _fused_matmul(chain: _Chain) -> str | None:
     if any(ir.attribute(chain.node, flag, 0) for flag in ("transBatchA", "transBatchB")):
         return "it transposes batches (transBatchA, transBatchB)"
-    if any(ir.attribute(chain.node, f, 0) and rank_of(chain.input(i)) in (None, 1) for i, f in ((0, "transA"), (1, "transB"))):
+    if any(
+        ir.attribute(chain.node, f, 0) and rank_of(chain.input(i)) in (None, 1)
+        for i, f in ((0, "transA"), (1, "transB"))
+    ):
         return "the rank of an input that it transposes is unknown or 1"
     product = chain.op("MatMul", _transposed(chain, 0, "transA"), _transposed(chain, 1, "transB"))
     alpha = ir.attribute(chain.node, "alpha", 1.0)
@@ -168,14 +171,14 @@ def _layer_norm(chain: _Chain, x: ir.Value, gamma: ir.Value | None, beta: ir.Val
 
 
 def _rms_norm(chain: _Chain, x: ir.Value, gamma: ir.Value | None, epsilon: float) -> ir.Value:
-    """x / sqrt(mean(x^2) + epsilon) * gamma over the last dimension."""
+    """X / sqrt(mean(x^2) + epsilon) * gamma over the last dimension."""
     squares = chain.op("Mul", x, x)
     if chain.editor.opset >= _FIRST_REDUCE_AXES_INPUT:
         axes = chain.editor.constant(chain.node, f"{chain.node.name}_axes", [-1], DataType.INT64)
         mean = chain.editor.op(chain.node, "ReduceMean", [squares, axes])
     else:
         mean = chain.editor.op(chain.node, "ReduceMean", [squares], [ir.AttrInt64s("axes", [-1])])
-    mean.dtype = x.dtype
+    declared(mean, x.dtype, None)
     root = chain.editor.op(chain.node, "Sqrt", [chain.editor.op(chain.node, "Add", [mean, chain.number(epsilon)])])
     return chain.op("Mul", chain.op("Div", x, root), gamma)
 

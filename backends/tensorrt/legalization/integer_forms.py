@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sardonyx import ir
-from sardonyx.backends.tensorrt.legalization.editing import Editor, Parameters
+from sardonyx.backends.tensorrt.legalization.editing import Editor, Parameters, declared
 from sardonyx.backends.tensorrt.qdq import constant, input_of, rank_of
 
 Indices = tuple[int, int, int]
@@ -55,10 +55,13 @@ _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shap
 
 
 def _operand(node: ir.Node, at: Indices, axis: int = 0) -> Operand:
-    return Operand(*(input_of(node, index) for index in at), axis=axis)
+    value, scale, zero_point = (input_of(node, index) for index in at)
+    return Operand(value, scale, zero_point, axis)
 
 
-def _float_bias(node: ir.Node, at: int, scales: tuple[int, int], factor: float) -> Callable[[Editor], Sequence[ir.Value | None]] | str:
+def _float_bias(
+    node: ir.Node, at: int, scales: tuple[int, int], factor: float
+) -> Callable[[Editor], Sequence[ir.Value | None]] | str:
     bias = input_of(node, at)
     if bias is None:
         return lambda editor: ()
@@ -122,7 +125,12 @@ def _softmax(node: ir.Node, editor: Editor) -> Form | str:
     last = rank is not None and axis in (-1, rank - 1)
     if ir.attribute(node, "opset", 13) < 13 and not last:
         return "it flattens its input as Softmax did before opset 13"
-    return Form("Softmax", (_operand(node, (0, 1, 2)),), (input_of(node, 3), input_of(node, 4)), more=(ir.AttrInt64("axis", axis),))
+    return Form(
+        "Softmax",
+        (_operand(node, (0, 1, 2)),),
+        (input_of(node, 3), input_of(node, 4)),
+        more=(ir.AttrInt64("axis", axis),),
+    )
 
 
 def _reduce_mean(node: ir.Node, editor: Editor) -> Form | str:
@@ -193,7 +201,7 @@ def _rewrite(editor: Editor, node: ir.Node, form: Form) -> None:
     attributes = [node.attributes[name] for name in form.attributes if name in node.attributes]
     made = editor.op(node, form.op_type, inputs, [*attributes, *form.more])
     output = node.outputs[0]
-    made.shape, made.dtype = output.shape, ir.DataType.FLOAT
+    declared(made, ir.DataType.FLOAT, output.shape)
     if form.output is not None and form.output[0] is not None:
         made = editor.quantize(node, made, _parameters(editor, node, form.output[0], form.output[1], output.dtype, 0))
     editor.replace(output, made)
@@ -201,7 +209,8 @@ def _rewrite(editor: Editor, node: ir.Node, form: Form) -> None:
 
 
 def _restored(editor: Editor, node: ir.Node, operand: Operand) -> ir.Value:
-    assert operand.value is not None and operand.scale is not None
+    assert operand.value is not None, "forms were checked"
+    assert operand.scale is not None, "forms were checked"
     dtype = operand.value.dtype
     parameters = _parameters(editor, node, operand.scale, operand.zero_point, dtype, operand.axis)
     return editor.dequantize(node, operand.value, parameters)

@@ -1,15 +1,15 @@
 """Rules about a graph as a whole: names, outputs, sizes, profiles."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
 from sardonyx import ir
 from sardonyx.backends.tensorrt.findings import Severity
-from sardonyx.backends.tensorrt.rules.rule import Hit, Rule, Scope, ShapeRange
+from sardonyx.backends.tensorrt.rules.rule import Hit, Rule, Scope
+from sardonyx.backends.tensorrt.settings import ShapeRange
 
 _MAX_ELEMENTS = 2**31 - 1
-_SHAPES = ("min", "opt", "max")
 
 Hits = Iterator[tuple[str, Hit]]
 
@@ -38,7 +38,7 @@ def _outputs_not_produced(scope: Scope) -> Hits:
 
 
 def _inputs_not_produced(scope: Scope) -> Hits:
-    known = set()
+    known: set[int] = set()
     for graph in ir.all_graphs(scope.model):
         known.update(id(value) for value in (*graph.inputs, *graph.initializers.values()))
         known.update(id(value) for node in graph for value in node.outputs)
@@ -73,19 +73,19 @@ def _is_dynamic(value: ir.Value) -> bool:
 
 
 def _no_profile(scope: Scope) -> Hits:
-    if scope.shapes is None:
+    if scope.profile is None:
         for value in filter(_is_dynamic, _inputs(scope)):
             yield "", Hit(value.name or "", "?" if value.shape is None else str(value.shape))
 
 
 def _bad_profile(scope: Scope) -> Hits:
     inputs = {value.name or "": value for value in _inputs(scope)}
-    given = scope.shapes or {}
+    given = {shapes.name: shapes for shapes in scope.profile or ()}
     for name in given:
         if name not in inputs:
             yield "", Hit(name, f"names no input of the model; inputs are {', '.join(inputs)}")
     for name, value in inputs.items():
-        problem = _profile_problem(value, given.get(name)) if scope.shapes is not None else ""
+        problem = _profile_problem(value, given.get(name)) if scope.profile is not None else ""
         if problem:
             yield "", Hit(name, problem)
 
@@ -95,21 +95,13 @@ def _profile_problem(value: ir.Value, given: ShapeRange | None) -> str:
         return f"gives no shapes to an input of shape {value.shape}" if _is_dynamic(value) else ""
     if value.shape is None:
         return ""
-    if any(len(shape) != len(value.shape) for shape in given):
-        return f"has another rank than its {len(value.shape)} dimensions"
-    for axis, dim in enumerate(value.shape):
-        problem = _dimension_problem(axis, dim, [shape[axis] for shape in given])
-        if problem:
-            return problem
+    if len(given.best) != len(value.shape):
+        return f"has {len(given.best)} dimensions where the input has {len(value.shape)}"
+    sizes = zip(given.least, given.best, given.most, strict=True)
+    for axis, (dim, asked) in enumerate(zip(value.shape, sizes, strict=True)):
+        if isinstance(dim, int) and any(size != dim for size in asked):
+            return f"has {':'.join(map(str, asked))} at dimension {axis}, which is fixed at {dim}"
     return ""
-
-
-def _dimension_problem(axis: int, dim: int | ir.SymbolicDim, sizes: Sequence[int]) -> str:
-    listed = ", ".join(f"{label}={size}" for label, size in zip(_SHAPES, sizes, strict=True))
-    if isinstance(dim, int):
-        return "" if all(size == dim for size in sizes) else f"has {listed} at dimension {axis}, which is fixed at {dim}"
-    ordered = 0 <= sizes[0] <= sizes[1] <= sizes[2]
-    return "" if ordered else f"has {listed} at dimension {axis}, which is not in ascending order"
 
 
 def _mismatched_initializers(scope: Scope) -> Hits:
@@ -187,7 +179,7 @@ RULES = (
     Rule(
         "no-profile",
         Severity.NOTE,
-        "The input {tensor} has the shape {detail}; TensorRT needs smallest, usual and largest sizes of what is dynamic.",
+        "The input {tensor} has the shape {detail}; TensorRT needs the smallest, usual and largest of dynamic sizes.",
         "Pass --shape name=min:opt:max, or export with fixed sizes.",
         model_check=_no_profile,
     ),

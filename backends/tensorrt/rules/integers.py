@@ -14,6 +14,7 @@ from sardonyx.backends.tensorrt.qdq import (
     is_constant,
     is_dequantize,
     is_quantize,
+    only_user,
     producer_of,
     rank_of,
     through_moves,
@@ -23,7 +24,7 @@ from sardonyx.backends.tensorrt.rules.rule import Hit, Rule, Scope, names
 PRODUCTS: Mapping[str, tuple[int, int]] = {"Conv": (0, 1), "MatMul": (0, 1), "Gemm": (0, 1)}
 """Operators that TensorRT multiplies in INT8, with the two inputs that must both be quantized."""
 
-_TURING = (7, 5)
+_TURING = "7.5"
 _NORMS = names("LayerNormalization RMSNormalization InstanceNormalization GroupNormalization Softmax")
 
 
@@ -144,11 +145,6 @@ def _nibbles_in_conv(node: ir.Node, scope: Scope) -> Hit | None:
     return Hit(weight.data.name or "") if wrong and weight is not None else None
 
 
-def _only_use(node: ir.Node) -> ir.Node | None:
-    uses = node.outputs[0].uses()
-    return uses[0].node if len(uses) == 1 else None
-
-
 def _pair_before(node: ir.Node, scope: Scope) -> Hit | None:
     """A pair on the output of a Conv that a Relu, Clip or BatchNormalization takes."""
     seen = dequantizer_of(input_of(node, 0))
@@ -176,7 +172,7 @@ def _residual(node: ir.Node, scope: Scope) -> Hit | None:
 
 def _float_between_pairs(node: ir.Node, scope: Scope) -> Hit | None:
     """An operator between a DequantizeLinear and a QuantizeLinear that TensorRT computes in float."""
-    following = _only_use(node) if node.outputs else None
+    following = only_user(node.outputs[0]) if node.outputs else None
     if dequantizer_of(input_of(node, 0)) is None or following is None or not is_quantize(following):
         return None
     return Hit(node.outputs[0].name or "")
@@ -197,7 +193,11 @@ def _two_activations(node: ir.Node, scope: Scope) -> Hit | None:
 
 def _concat_scales(node: ir.Node, scope: Scope) -> Hit | None:
     seen = [dequantizer_of(value) for value in node.inputs]
-    scales = {float(each.scale.ravel()[0]) for each in seen if each is not None and each.is_per_tensor and each.scale is not None}
+    scales = {
+        float(each.scale.ravel()[0])
+        for each in seen
+        if each is not None and each.is_per_tensor and each.scale is not None
+    }
     if len(scales) < 2 or any(each is None for each in seen):
         return None
     return Hit(node.outputs[0].name or "", f"{len(scales)}")
@@ -264,7 +264,8 @@ RULES = (
     Rule(
         "operator-between",
         Severity.SILENT_FLOAT,
-        "{op} {node}: {detail} stands between it and the DequantizeLinear of its activation {tensor}; it runs in float.",
+        "{op} {node}: {detail} stands between it and the DequantizeLinear of its activation {tensor}, so that it runs "
+        "in float.",
         "Quantize behind that operator. Transpose, Reshape and other data movement may stand there.",
         _operator_between,
         _PRODUCTS,

@@ -142,9 +142,8 @@ def _double(node: ir.Node, scope: Scope) -> Hit | None:
 
 def _bfloat16(node: ir.Node, scope: Scope) -> Hit | None:
     data = input_of(node, 0)
-    old = data is not None and data.dtype is DataType.BFLOAT16 and (7, 5) in scope.targets
+    old = data is not None and data.dtype is DataType.BFLOAT16 and "7.5" in scope.targets
     return Hit(data.name or "") if old and data is not None else None
-
 
 
 _ALONE = names("Unique")

@@ -27,9 +27,9 @@ from sardonyx.ir import DataType
 
 _QDQ = names("QuantizeLinear DequantizeLinear")
 _WIDE = frozenset((DataType.INT16, DataType.UINT16))
-_DEFAULT_TARGETS = ((8, 0), (8, 6), (8, 9), (12, 0))
-_FIRST_FLOAT8 = (8, 9)
-_TURING = (7, 5)
+_DEFAULT_TARGETS = ("8.0", "8.6", "8.9", "12.0")
+_FIRST_FLOAT8 = 8.9
+_TURING = "7.5"
 
 
 def _seen(check: Callable[[Quantizer, Scope], Hit | None]) -> NodeCheck:
@@ -152,10 +152,10 @@ def _int4_turing(seen: Quantizer, scope: Scope) -> Hit | None:
 
 
 def _float8_old(seen: Quantizer, scope: Scope) -> Hit | None:
-    old = [target for target in scope.targets or _DEFAULT_TARGETS if target < _FIRST_FLOAT8]
+    old = [target for target in scope.targets or _DEFAULT_TARGETS if float(target) < _FIRST_FLOAT8]
     if seen.dtype not in FLOAT8 or not old:
         return None
-    return Hit(seen.data.name or "", ", ".join(f"{major}.{minor}" for major, minor in old))
+    return Hit(seen.data.name or "", ", ".join(old))
 
 
 def _float8_e5m2(seen: Quantizer, scope: Scope) -> Hit | None:
@@ -257,7 +257,7 @@ RULES = (
     Rule(
         "scale-runtime",
         Severity.REFUSED,
-        "{op} {node}: the scale {tensor} is computed while the model runs, of which TensorRT's builder can die (SIGSEGV).",
+        "{op} {node}: the scale {tensor} is computed at run time, of which TensorRT's builder can die (SIGSEGV).",
         "Quantize statically: scales as initializers.",
         _seen(_scale_runtime),
         _QDQ,
@@ -320,7 +320,7 @@ RULES = (
     Rule(
         "int4-unblocked",
         Severity.SILENT_FLOAT,
-        "{op} {node}: the INT4 weights {tensor} have no blocks; TensorRT dequantizes them before it multiplies in float.",
+        "{op} {node}: the INT4 weights {tensor} have no blocks; TensorRT dequantizes them and multiplies in float.",
         "Use block_size 32, 64 or 128, which TensorRT fuses with the product.",
         _seen(_int4_unblocked),
         names("DequantizeLinear"),
@@ -328,7 +328,7 @@ RULES = (
     Rule(
         "int8-blocks",
         Severity.SILENT_FLOAT,
-        "{op} {node}: {tensor} has blocks of {detail} in INT8; TensorRT dequantizes them before it multiplies in float.",
+        "{op} {node}: {tensor} has blocks of {detail} in INT8; TensorRT dequantizes them and multiplies in float.",
         "Use INT4 for blocks, or INT8 with a scale for each output channel and quantized activations.",
         _seen(_int8_blocks),
         names("DequantizeLinear"),

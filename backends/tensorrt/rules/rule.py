@@ -1,16 +1,11 @@
 """What a rule of pre-flight is: where it looks, what it finds there, and the words for it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sardonyx import ir
 from sardonyx.backends.tensorrt.findings import Finding, Severity
-
-ShapeRange = tuple[Sequence[int], Sequence[int], Sequence[int]]
-"""The smallest, usual and largest shape of an input: one optimization profile's entry."""
-
-ComputeCapability = tuple[int, int]
-"""Major and minor number, such as (8, 6)."""
+from sardonyx.backends.tensorrt.settings import ShapeRange
 
 
 @dataclass(frozen=True)
@@ -19,13 +14,13 @@ class Scope:
 
     Attributes:
         model: The model, with shapes inferred.
-        shapes: The profile by input name; None where none is chosen yet.
-        targets: Compute capabilities to build for; empty: the builder's default (8.0, 8.6, 8.9, 12.0).
+        profile: Shapes of dynamic inputs; None where they are not chosen yet.
+        targets: Compute capabilities to build for, such as `8.6`; empty: the builder's default.
     """
 
     model: ir.Model
-    shapes: Mapping[str, ShapeRange] | None = None
-    targets: tuple[ComputeCapability, ...] = ()
+    profile: tuple[ShapeRange, ...] | None = None
+    targets: tuple[str, ...] = ()
 
     @property
     def opset(self) -> int:
