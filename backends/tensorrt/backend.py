@@ -13,8 +13,8 @@ from sardonyx.backends.engine import EngineReport, EngineRequest
 from sardonyx.backends.tensorrt.artefacts import FILES, MODEL_NAME, engine_name, write_commands, write_sidecar
 from sardonyx.backends.tensorrt.build import BuildResult, build, find_builders
 from sardonyx.backends.tensorrt.commands import build_commands
-from sardonyx.backends.tensorrt.findings import Severity
-from sardonyx.backends.tensorrt.legalization.legalize import legalize
+from sardonyx.backends.tensorrt.findings import Finding, Severity
+from sardonyx.backends.tensorrt.legalization import legalize
 from sardonyx.backends.tensorrt.preflight import preflight
 from sardonyx.backends.tensorrt.profiles import make_profile
 from sardonyx.backends.tensorrt.proof import prove
@@ -95,11 +95,12 @@ class TensorRTBackend(Backend):
 
     def legalize(self, model: ir.Model) -> LegalizeResult:
         """Rewrites a model in place to what TensorRT takes, and names what it will not take."""
-        return legalize(model)
+        settings = self.settings
+        return legalize(model, profile=settings.profile or None, compute_capabilities=settings.compute_capabilities)
 
     def preflight(self, model: ir.Model) -> tuple[str, ...]:
         """Returns what TensorRT would refuse, change or run in float, in order."""
-        return tuple(f"{each.severity}: {each}" for each in preflight(model))
+        return tuple(f"{each.severity}: {each}" for each in self._findings(model, legalizes=True))
 
     def load(self, source: str | os.PathLike[str] | bytes, *, threads: int = 1) -> Session:
         """Loads a model in ONNX Runtime, with Q/DQ computed as written.
@@ -139,7 +140,8 @@ class TensorRTBackend(Backend):
     def _report(self, model: ir.Model, path: Path, result: BuildResult, request: EngineRequest) -> EngineReport:
         settings = self.settings
         targets = settings.compute_capabilities
-        reasons = {each.node: str(each) for each in preflight(model) if each.severity is Severity.SILENT_FLOAT}
+        findings = self._findings(model, legalizes=False)
+        reasons = {each.node: str(each) for each in findings if each.severity is Severity.SILENT_FLOAT}
         return EngineReport(
             stage=result.stage,
             file=engine_name(result.module, result.version, targets) if result.done else "",
@@ -157,13 +159,24 @@ class TensorRTBackend(Backend):
             commands=build_commands(path.name, settings),
         )
 
+    def _findings(self, model: ir.Model, *, legalizes: bool) -> tuple[Finding, ...]:
+        settings = self.settings
+        return preflight(
+            model,
+            profile=settings.profile or None,
+            compute_capabilities=settings.compute_capabilities,
+            legalizes=legalizes,
+        )
+
     def _unmet(self, report: EngineReport) -> str:
         if not self.require_int8:
             return ""
         proof = report.proof
         if proof is None:
             return f"That {self.require_int8:.0%} run as INT8 is not proven: there is no engine."
-        if proof.share >= self.require_int8 and proof.planned:
+        if not proof.planned:
+            return f"No product was meant to run as INT8, and {self.require_int8:.0%} are required to."
+        if proof.share >= self.require_int8:
             return ""
         return (
             f"{proof.integer} of {proof.planned} products that were meant to run as INT8 do in the engine, and "

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 HELP = """Compile a model for a target: optimize, quantize, judge, and write what may be deployed.
 
-Writes OUT/model.onnx and OUT/record.json; for TensorRT OUT/model.trt.onnx and the engine built of it. Exits with 1 when
-the budget or --require-int8 could not be met, or the engine not be built; the best safe model is written all the same."""
+Writes OUT/model.onnx and OUT/record.json; for TensorRT OUT/model.trt.onnx and the engine built of it. Exits with 1
+when the budget or --require-int8 could not be met, or the builder failed; the best safe model is written all the
+same."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
 Metric = Annotated[
@@ -148,9 +149,7 @@ def execute(request: Request, recipe: "Recipe") -> None:
     raise typer.Exit(DONE if result.record.met_budget else OVER_BUDGET)
 
 
-def recipe_from(
-    path: Path | None, overrides: dict[str, Any], target_options: dict[str, Any] | None = None
-) -> "Recipe":
+def recipe_from(path: Path | None, overrides: dict[str, Any], target_options: dict[str, Any] | None = None) -> "Recipe":
     """Reads a recipe, or takes the default, and puts the given options over it; None is not given."""
     from sardonyx.pipeline import Recipe
 
