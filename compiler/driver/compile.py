@@ -194,7 +194,7 @@ class _Compiler:
         if self.recipe.quantize != AUTO:
             passes = self._lossy_passes(self.recipe.quantize)
             return {QUANTIZED: passes} if passes else {}
-        first, *others = default_schemes(model, samples=True)
+        first, *others = default_schemes(model, self.capabilities, samples=True)
         self.record.decide("scheme", first.name, first.summary)
         for other in others:
             self.record.decide("scheme", other.name, f"also tried: {other.summary}")

@@ -132,7 +132,8 @@ class _Writer:
 
     def _parameters(self, point: QuantPoint) -> tuple[ir.Value, ir.Value]:
         """Scale and zero point initializers; values that share them share the initializers too."""
-        known = self.parameters.get(point.shared_with or "") or self.promised.get(point.value)
+        shared = point.shared_with or ""
+        known = self.parameters.get(shared) or self.promised.get(shared) or self.promised.get(point.value)
         if known is not None:
             self.parameters[point.value] = known
         else:
