@@ -44,31 +44,40 @@ def check_outcome(result: BuildResult, outcome: Outcome) -> None:
         assert not integers
 
 
+def _jobs(row: Row, folder: Path) -> dict[str, BuildJob]:
+    """The row as it is and, where legalization changes it, legalized."""
+    settings = BuildSettings(compute_capabilities=(row.sm,))
+    proto = row.make()
+    model = from_proto(proto)
+    jobs = {row.name: BuildJob(folder / f"{row.name}.onnx", settings)}
+    jobs[row.name].model.write_bytes(proto.SerializeToString())
+    if row.legal is not None and legalize(model).changes:
+        path = folder / f"{row.name}.legal.onnx"
+        ir.save(model, path)
+        jobs[f"{row.name}.legal"] = BuildJob(path, settings)
+    return jobs
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuildResult]:
-    """All rows, as they are and legalized, given to the real builder in one child process."""
+    """All rows given to the real builder, in one child process for each compute capability.
+
+    After a build that it refused for 7.5, the builder of tensorrt-rtx 1.7 falls back to float in the next one of the
+    same process, whatever that one's target is.
+    """
     folder = tmp_path_factory.mktemp("rows")
-    jobs: dict[str, BuildJob] = {}
-    for row in ROWS:
-        settings = BuildSettings(compute_capabilities=(row.sm,))
-        proto = row.make()
-        path = folder / f"{row.name}.onnx"
-        path.write_bytes(proto.SerializeToString())
-        jobs[row.name] = BuildJob(path, settings)
-        if row.legal is not None:
-            model = from_proto(proto)
-            legalize(model)
-            path = folder / f"{row.name}.legal.onnx"
-            ir.save(model, path)
-            jobs[f"{row.name}.legal"] = BuildJob(path, settings)
-    return dict(zip(jobs, build_all(list(jobs.values())), strict=True))
+    results: dict[str, BuildResult] = {}
+    for sm in sorted({row.sm for row in ROWS}):
+        jobs = {name: job for row in ROWS if row.sm == sm for name, job in _jobs(row, folder).items()}
+        results |= zip(jobs, build_all(list(jobs.values())), strict=True)
+    return results
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_builder_does_what_the_row_says(row: Row, built: dict[str, BuildResult]) -> None:
     check_outcome(built[row.name], row.outcome)
     if row.legal is not None:
-        check_outcome(built[f"{row.name}.legal"], row.legal)
+        check_outcome(built.get(f"{row.name}.legal", built[row.name]), row.legal)
 
 
 @pytest.mark.parametrize("row", (*ROWS, *CRASHES), ids=lambda row: row.name)
