@@ -301,11 +301,14 @@ def _node_range(node: ir.Node) -> tuple[float, float] | None:
 
 
 def lone_integers(editor: Editor) -> None:
-    """Integers that enter or leave the model without their other half are computed in float, as ONNX defines them."""
+    """Integers that enter or leave the model without their other half are computed in float, as ONNX defines them.
+
+    INT8 with zero point 0 is left: TensorRT binds such inputs and outputs.
+    """
     for graph in ir.all_graphs(editor.model):
         for seen in quantizers(graph):
             known = seen.scale is not None and seen.zero_point is not None and seen.is_per_tensor
-            if not known or seen.dtype not in _ON_INTEGERS:
+            if not known or seen.dtype not in _ON_INTEGERS or (seen.dtype is DataType.INT8 and seen.is_symmetric):
                 continue
             if is_dequantize(seen.node) and not is_constant(seen.data) and _origin(seen.data) is None:
                 _dequantize_in_float(editor, seen)

@@ -69,6 +69,9 @@ _DECOMPOSITIONS: Mapping[str, str] = {
 }
 """What stands for an operator that TensorRT does not know."""
 
+_ANY_SCALE = names("QuantizeLinear DequantizeLinear")
+"""Operators whose scales TensorRT takes in FP32 beside FP16, which ONNX does not."""
+
 _RESIZE_REFUSED = frozenset(("tf_crop_and_resize", "half_pixel_symmetric"))
 
 
@@ -116,7 +119,7 @@ def _strings(node: ir.Node, scope: Scope) -> Hit | None:
 def _mixed(node: ir.Node, scope: Scope) -> Hit | None:
     """Inputs that share a type variable in the operator's schema and differ in type."""
     types = ir.formal_types(node, scope.model.opset_imports)
-    if types is None:
+    if types is None or node.op_type in _ANY_SCALE:
         return None
     seen: dict[str, ir.Value] = {}
     for value, formal in zip(node.inputs, types.inputs, strict=True):

@@ -30,6 +30,7 @@ _WIDE = frozenset((DataType.INT16, DataType.UINT16))
 _DEFAULT_TARGETS = ("8.0", "8.6", "8.9", "12.0")
 _FIRST_FLOAT8 = 8.9
 _TURING = "7.5"
+_FUSED_BLOCKS = (16, 32, 64, 128)
 
 
 def _seen(check: Callable[[Quantizer, Scope], Hit | None]) -> NodeCheck:
@@ -101,16 +102,11 @@ def _activation_per_channel(seen: Quantizer, scope: Scope) -> Hit | None:
 
 
 def _unpaired(seen: Quantizer, scope: Scope) -> Hit | None:
-    """A quantized value that something else than DequantizeLinear takes, or nothing does."""
-    output = seen.output
+    """A quantized value that something else than DequantizeLinear takes."""
     if not is_quantize(seen.node):
         return None
-    if output.is_graph_output():
-        return Hit(output.name or "", "is an output of the graph")
-    others = [use.node for use in output.uses() if not is_dequantize(use.node)]
-    if others:
-        return Hit(output.name or "", f"is taken by {others[0].name!r} ({others[0].op_type})")
-    return None
+    others = [use.node for use in seen.output.uses() if not is_dequantize(use.node)]
+    return Hit(seen.output.name or "", f"{others[0].name!r} ({others[0].op_type})") if others else None
 
 
 def _integers_computed(node: ir.Node, scope: Scope) -> Hit | None:
@@ -124,8 +120,8 @@ def _integers_computed(node: ir.Node, scope: Scope) -> Hit | None:
 
 
 def _dequantized_input(seen: Quantizer, scope: Scope) -> Hit | None:
-    """Integers that neither a QuantizeLinear makes nor the model holds."""
-    if not is_dequantize(seen.node) or is_constant(seen.data) or seen.dtype not in STORED:
+    """Integers that neither a QuantizeLinear makes nor the model holds; INT8 inputs are fine."""
+    if not is_dequantize(seen.node) or is_constant(seen.data) or seen.dtype not in STORED - {DataType.INT8}:
         return None
     return None if is_quantize(seen.data.producer()) else Hit(seen.data.name or "", seen.dtype.name)
 
@@ -137,6 +133,11 @@ def _uint4(seen: Quantizer, scope: Scope) -> Hit | None:
 def _int4_zero_point(seen: Quantizer, scope: Scope) -> Hit | None:
     wrong = seen.dtype is DataType.INT4 and seen.zero_point is not None and not seen.is_symmetric
     return Hit(_name(seen.node, 2)) if wrong else None
+
+
+def _int4_block_size(seen: Quantizer, scope: Scope) -> Hit | None:
+    wrong = seen.dtype is DataType.INT4 and seen.block_size and seen.block_size not in _FUSED_BLOCKS
+    return Hit(seen.data.name or "", f"{seen.block_size}") if wrong else None
 
 
 def _int4_unblocked(seen: Quantizer, scope: Scope) -> Hit | None:
@@ -281,8 +282,8 @@ RULES = (
     Rule(
         "unpaired-quantize",
         Severity.WRONG_NUMBERS,
-        "{op} {node}: its integers {tensor} {detail} without a DequantizeLinear; TensorRT builds this unchecked.",
-        "Dequantize right behind QuantizeLinear. Legalization writes the arithmetic in float.",
+        "{op} {node}: {detail} takes its integers {tensor} without a DequantizeLinear; TensorRT builds this unchecked.",
+        "Dequantize right behind QuantizeLinear. Legalization does so around operators that only move elements.",
         _seen(_unpaired),
         names("QuantizeLinear"),
     ),
@@ -321,8 +322,17 @@ RULES = (
         "int4-unblocked",
         Severity.SILENT_FLOAT,
         "{op} {node}: the INT4 weights {tensor} have no blocks; TensorRT dequantizes them and multiplies in float.",
-        "Use block_size 32, 64 or 128, which TensorRT fuses with the product.",
+        "Use block_size 16, 32, 64 or 128, which TensorRT fuses with the product.",
         _seen(_int4_unblocked),
+        names("DequantizeLinear"),
+    ),
+    Rule(
+        "int4-block-size",
+        Severity.SILENT_FLOAT,
+        "{op} {node}: the INT4 weights {tensor} have blocks of {detail}; TensorRT dequantizes them and multiplies in "
+        "float.",
+        "Use block_size 16, 32, 64 or 128, which TensorRT fuses with the product.",
+        _seen(_int4_block_size),
         names("DequantizeLinear"),
     ),
     Rule(
