@@ -1,1 +1,5 @@
-"""TensorRT: engines built from explicit Q/DQ graphs in a child process, with the proof of what runs in which type."""
+"""TensorRT: what it takes, how a graph becomes that, and engines built from it with the proof of their types."""
+
+from sardonyx.backends.tensorrt.backend import TensorRTBackend
+
+__all__ = ["TensorRTBackend"]

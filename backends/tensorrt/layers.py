@@ -100,7 +100,8 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
     Returns:
         The layers in order of execution.
     """
-    return tuple(_layer(match) for line in text.splitlines() if (match := _LAYER.match(line.strip())))
+    # full builders put the ASCII record separator between ONNX layers, at which splitlines would break
+    return tuple(_layer(match) for line in text.split("\n") if (match := _LAYER.match(line.strip())))
 
 
 def _layer(match: re.Match[str]) -> Layer:

@@ -21,6 +21,7 @@ ALONE = "7.5"
 TIMEOUT_SECONDS = 3600.0
 """Large transformers take minutes, full builders with many tactics more; a builder that hangs takes for ever."""
 
+_BYTES = re.compile(r"(\d+)\s*([KMG])?(?:i?B)?", re.IGNORECASE)
 _SHAPE = re.compile(r"\d+(x\d+)*")
 
 
@@ -104,6 +105,18 @@ def parse_targets(texts: Sequence[str]) -> tuple[str, ...]:
             remedy=f"Compile for {ALONE} by itself, into a folder of its own.",
         )
     return tuple(sorted(found, key=float))
+
+
+def parse_bytes(text: str) -> int:
+    """Reads a number of bytes such as `2GiB`, `512M` or `1048576`; units are powers of 1024.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"{text!r} is no amount of memory.", remedy="Write for instance 512M or 2GiB.")
+    return int(match[1]) << (10 * " KMG".index((match[2] or " ").upper()))
 
 
 @dataclass(frozen=True)

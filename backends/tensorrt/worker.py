@@ -121,11 +121,14 @@ def _build(task: _Task, answer: dict[str, Any]) -> None:
         raise _JobError("build", task.logger.errors or [_error("The builder returned nothing and did not say why.")])
     _check_plan(task, plan)
     answer["nbytes"] = plan.nbytes
-    if task.job["engine"] is not None:
-        with open(task.job["engine"], "xb") as file:
-            file.write(plan)
-    if cache is not None:
-        Path(cache).write_bytes(config.get_timing_cache().serialize())
+    try:
+        if task.job["engine"] is not None:
+            with open(task.job["engine"], "xb") as file:
+                file.write(plan)
+        if cache is not None:
+            Path(cache).write_bytes(config.get_timing_cache().serialize())
+    except OSError as error:
+        raise _JobError("build", [_error(f"{error.filename} cannot be written: {error.strerror}.")]) from error
     del plan, config, parser, network  # in this order: a network that outlives its builder crashes
 
 

@@ -61,6 +61,7 @@ from sardonyx.ir.graphs import (
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
+from sardonyx.ir.opset import ensure_opset
 from sardonyx.ir.provenance import mark
 from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
@@ -123,6 +124,7 @@ __all__ = [
     "constant_tensor",
     "convenience",
     "digest",
+    "ensure_opset",
     "ensure_shapes",
     "evaluate_node",
     "file_sha256",

@@ -28,6 +28,7 @@ class Recipe(BaseModel):
 
     Attributes:
         target: The backend's name.
+        target_options: Options of that backend by name; each backend has its own.
         optimize: Pipeline text of the exact passes.
         quantize: Pipeline text of the passes that trade accuracy for speed; `auto` for the schemes that suit the model,
             of which the fastest that keeps the budget is taken; empty for none.
@@ -44,6 +45,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: str = "onnxruntime"
+    target_options: dict[str, Any] = Field(default_factory=dict)
     optimize: str = OPTIMIZE
     quantize: str = QUANTIZE
     exclude: tuple[str, ...] = ()

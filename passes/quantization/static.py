@@ -13,7 +13,7 @@ from sardonyx.passes.quantization.choose import choose
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
-from sardonyx.passes.quantization.methods.presets import PRESETS, model_kind
+from sardonyx.passes.quantization.methods.presets import preset
 from sardonyx.passes.quantization.methods.refine import Refined, Refiner, weight_reaches
 from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
 from sardonyx.passes.quantization.placement import Placement, place
@@ -112,7 +112,7 @@ class QuantizeStatic(Pass):
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
         capabilities = self._table(context.capabilities)
         ir.ensure_shapes(model)
-        names = self._method_names(model)
+        names = preset(model, capabilities) if self.methods == (AUTO,) else self.methods
         methods = select_methods(names)
         placement, observed = self._observe(model, context, capabilities)
         ranges = dict(observed.ranges)
@@ -140,14 +140,17 @@ class QuantizeStatic(Pass):
         )
         return plan, refined
 
-    def _method_names(self, model: ir.Model) -> tuple[str, ...]:
-        return PRESETS[model_kind(model)] if self.methods == (AUTO,) else self.methods
-
     def _table(self, capabilities: Capabilities) -> Capabilities:
         """The target's table with the type of activations that was asked for."""
         if not self.activations:
             return capabilities
-        scheme = replace(capabilities.activation, dtype=ACTIVATIONS[self.activations])
+        dtype, accepted = ACTIVATIONS[self.activations], capabilities.activation.accepted
+        if dtype not in accepted:
+            raise PassError(
+                f"{capabilities.target} does not take {dtype.name} activations.",
+                remedy=f"Use one of: {', '.join(each.name.lower() for each in accepted)}.",
+            )
+        scheme = replace(capabilities.activation, dtype=dtype)
         return replace(capabilities, activation=scheme)
 
     def _observe(

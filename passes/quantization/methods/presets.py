@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from sardonyx import ir
+from sardonyx.capabilities import Capabilities
 
 RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
 
@@ -34,9 +35,23 @@ def model_kind(model: ir.Model) -> ModelKind:
     return ModelKind.TRANSFORMER if products > convolutions else ModelKind.CONVOLUTIONAL
 
 
-PRESETS: Mapping[ModelKind, tuple[str, ...]] = {
+_PRESETS: Mapping[ModelKind, tuple[str, ...]] = {
     ModelKind.CONVOLUTIONAL: ("mse-ranges",),
     ModelKind.TRANSFORMER: (),
     ModelKind.RECURRENT: (),
 }
 """Methods by kind of model."""
+
+_SYMMETRIC_PRESETS: Mapping[ModelKind, tuple[str, ...]] = {
+    ModelKind.CONVOLUTIONAL: ("mse-ranges", "output-mse-weights", "bias-correction"),
+    ModelKind.TRANSFORMER: (),
+    ModelKind.RECURRENT: (),
+}
+"""The same where the zero point of activations is fixed: after a Relu half of the integers are never used, so that more
+of the error is theirs."""
+
+
+def preset(model: ir.Model, capabilities: Capabilities) -> tuple[str, ...]:
+    """Returns the names of the methods that suit a model's kind and the integers of a target."""
+    presets = _SYMMETRIC_PRESETS if capabilities.activation.symmetric else _PRESETS
+    return presets[model_kind(model)]
