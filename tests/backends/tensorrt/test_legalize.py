@@ -241,7 +241,9 @@ FUSED = {
     "BiasGelu": lambda opset: _fused("BiasGelu", (4, 32), constants=(weights(32),), opset=opset),
     "Gelu": lambda opset: _fused("Gelu", (4, 32), opset=opset),
     "QuickGelu": lambda opset: _fused("QuickGelu", (4, 32), alpha=1.5, opset=opset),
-    "FusedMatMul": lambda opset: _fused("FusedMatMul", (2, 8, 4), (2, 16, 8), transA=1, transB=1, alpha=0.25, opset=opset),
+    "FusedMatMul": lambda opset: _fused(
+        "FusedMatMul", (2, 8, 4), (2, 16, 8), transA=1, transB=1, alpha=0.25, opset=opset
+    ),
     "FusedConv": lambda opset: _fused(
         "FusedConv", (1, 3, 8, 8), constants=(weights(4, 3, 3, 3), weights(4)), activation="LeakyRelu",
         activation_params=[0.1], opset=opset,
@@ -250,8 +252,8 @@ FUSED = {
         "FusedGemm", (4, 32), constants=(weights(16, 32), weights(16)), transB=1, activation="Relu", opset=opset
     ),
     "SkipLayerNormalization": lambda opset: _fused(
-        "SkipLayerNormalization", (2, 4, 32), (2, 4, 32), constants=(weights(32), weights(32, seed=1), weights(32, seed=2)),
-        epsilon=1e-5, opset=opset,
+        "SkipLayerNormalization", (2, 4, 32), (2, 4, 32), epsilon=1e-5, opset=opset,
+        constants=(weights(32), weights(32, seed=1), weights(32, seed=2)),
     ),
     "SkipSimplifiedLayerNormalization": lambda opset: _fused(
         "SkipSimplifiedLayerNormalization", (2, 4, 32), (2, 4, 32), constants=(weights(32),), epsilon=1e-5, opset=opset
