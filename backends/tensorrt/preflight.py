@@ -8,7 +8,9 @@ from sardonyx.backends.tensorrt.findings import Finding, Severity
 from sardonyx.backends.tensorrt.legalization import rewrite
 from sardonyx.backends.tensorrt.rules import Scope
 from sardonyx.backends.tensorrt.rules.examine import examine
+from sardonyx.backends.tensorrt.rules.rule import MALFORMED
 from sardonyx.backends.tensorrt.settings import ShapeRange
+from sardonyx.errors import VerifyError
 
 
 def preflight(
@@ -34,8 +36,11 @@ def preflight(
     found = examine(Scope(model, chosen, targets))
     if not legalizes:
         return found
-    legal = ir.clone(model)
-    rewrite(legal)
+    try:
+        legal = ir.clone(model)
+        rewrite(legal)
+    except VerifyError as error:
+        return (*found, Finding(MALFORMED.name, MALFORMED.severity, "", "", error.message, error.remedy))
     left = examine(Scope(legal, chosen, targets))
     places = {(each.rule, each.node) for each in left}
     told = {(each.rule, each.node) for each in found}

@@ -28,7 +28,9 @@ from sardonyx.backends.tensorrt.legalization.weights import (
 from sardonyx.backends.tensorrt.qdq import MICROSOFT
 from sardonyx.backends.tensorrt.rules import Scope
 from sardonyx.backends.tensorrt.rules.examine import examine
+from sardonyx.backends.tensorrt.rules.rule import CONTRADICTIONS
 from sardonyx.backends.tensorrt.settings import ShapeRange
+from sardonyx.errors import VerifyError
 
 
 def _unique_names(editor: Editor) -> None:
@@ -63,11 +65,20 @@ def rewrite(model: ir.Model) -> Editor:
 
     Returns:
         What was changed, and what was kept and why.
+
+    Raises:
+        VerifyError: If a node contradicts its operator's schema; the model may then be changed in part.
     """
     ir.ensure_shapes(model)
     editor = Editor(model)
     for step in STEPS:
-        step(editor)
+        try:
+            step(editor)
+        except CONTRADICTIONS as error:
+            raise VerifyError(
+                f"The model cannot be rewritten for TensorRT ({step.__name__.strip('_').replace('_', ' ')}): {error}",
+                remedy="A node contradicts its operator's schema: export the model again.",
+            ) from error
     if editor.changes:
         _drop_unused_domain(model)
         ir.ensure_shapes(model)
@@ -96,6 +107,9 @@ def legalize(
 
     Returns:
         The changes, and a refusal for each finding with which an engine must not be built.
+
+    Raises:
+        VerifyError: If a node contradicts its operator's schema; the model may then be changed in part.
     """
     editor = rewrite(model)
     scope = Scope(model, None if profile is None else tuple(profile), tuple(compute_capabilities))

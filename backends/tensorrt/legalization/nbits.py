@@ -2,8 +2,7 @@
 
 ONNX Runtime packs a weight [K, N] as UINT8 [N, blocks, bytes of a block], low nibble first, with scales [N * blocks]
 and zero points that default to the middle (8 for 4 bits, 128 for 8). DequantizeLinear takes [K, N] in INT4 with scales
-[blocks, N] along axis 0. Its standard form needs opset 21; below, ONNX Runtime's domain has the same operator, and
-TensorRT reads both alike.
+[blocks, N] along axis 0, from opset 21; below, the weight becomes floats.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from sardonyx import ir
 from sardonyx.backends.tensorrt.legalization.editing import Array, Editor, declared
 from sardonyx.backends.tensorrt.legalization.weights import fitting_type
-from sardonyx.backends.tensorrt.qdq import MICROSOFT, constant, input_of
+from sardonyx.backends.tensorrt.qdq import constant, input_of
 
 FIRST_BLOCK_OPSET = 21
 """From here on DequantizeLinear takes blocks and 4 bits."""
@@ -54,17 +53,16 @@ def _rewrite(editor: Editor, node: ir.Node, weight: _Weight) -> None:
     size = ir.attribute(node, "block_size", 0)
     rows = weight.values.shape[0]
     name, output = node.inputs[1].name if node.inputs[1] else node.name, node.outputs[0]
-    if weight.integers is None or rows % size:
-        why = "its blocks do not divide its rows" if rows % size else "its zero points are not integers"
+    obstacle = _obstacle(editor.opset, weight, rows % size == 0)
+    if obstacle or weight.integers is None:
         value = editor.constant(node, f"{name}_float", weight.values)
-        told = f"MatMulNBits became MatMul with float weights, because {why}"
+        told = f"MatMulNBits became MatMul with float weights, because {obstacle}"
     else:
         dtype = fitting_type(weight.integers)
         stored = editor.constant(node, f"{name}_{dtype.name.lower()}", weight.integers, dtype)
         scales = editor.constant(node, f"{name}_scale", weight.scales)
         attributes = [ir.AttrInt64("axis", 0), ir.AttrInt64("block_size", size)]
-        domain = "" if editor.opset >= FIRST_BLOCK_OPSET else MICROSOFT
-        value = editor.op(node, "DequantizeLinear", [stored, scales], attributes, domain=domain)
+        value = editor.op(node, "DequantizeLinear", [stored, scales], attributes)
         declared(value, scales.dtype, ir.Shape(weight.values.shape))
         editor.model.ir_version = max(editor.model.ir_version, FIRST_INT4_IR)
         told = f"MatMulNBits became MatMul behind DequantizeLinear of {dtype.name} blocks, equal but for rounding"
@@ -74,6 +72,15 @@ def _rewrite(editor: Editor, node: ir.Node, weight: _Weight) -> None:
     editor.replace(output, made)
     ir.remove_unused([node])
     editor.report(node, told)
+
+
+def _obstacle(opset: int, weight: _Weight, divides: bool) -> str:
+    """Why a weight cannot be blocks of integers, or nothing."""
+    if opset < FIRST_BLOCK_OPSET:
+        return f"DequantizeLinear takes blocks from opset {FIRST_BLOCK_OPSET} and the model has {opset}"
+    if not divides:
+        return "its blocks do not divide its rows"
+    return "its zero points are not integers" if weight.integers is None else ""
 
 
 def _unpacked(node: ir.Node) -> _Weight | str:

@@ -136,6 +136,18 @@ def _homogeneous(node: ir.Node) -> bool:
     return not any(True for _ in ir.node_subgraphs(node))
 
 
+def _channels(node: ir.Node, scope: Scope) -> Hit | None:
+    data, weight = input_of(node, 0), input_of(node, 1)
+    if data is None or weight is None or data.shape is None or weight.shape is None:
+        return None
+    if min(len(data.shape), len(weight.shape)) < 2:
+        return None
+    given, taken, groups = data.shape[1], weight.shape[1], ir.attribute(node, "group", 1)
+    if not isinstance(given, int) or not isinstance(taken, int) or given == taken * groups:
+        return None
+    return Hit(data.name or "", f"{given} channels, and its weights take {taken * groups}")
+
+
 def _double(node: ir.Node, scope: Scope) -> Hit | None:
     for value in (*node.inputs, *node.outputs):
         if value is not None and value.dtype is DataType.DOUBLE:
@@ -227,6 +239,14 @@ RULES = (
         "{op} {node}: {tensor} is {detail}; networks are strongly typed.",
         "Insert a Cast, so that all inputs of a node have one type.",
         _mixed,
+    ),
+    Rule(
+        "conv-channels",
+        Severity.REFUSED,
+        "{op} {node}: {tensor} has {detail}.",
+        "Export the model again: a runtime that checks refuses this too.",
+        _channels,
+        names("Conv"),
     ),
     Rule(
         "double",

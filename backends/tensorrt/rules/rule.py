@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from sardonyx import ir
 from sardonyx.backends.tensorrt.findings import Finding, Severity
 from sardonyx.backends.tensorrt.settings import ShapeRange
+from sardonyx.errors import VerifyError
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Hit:
     remedy: str = ""
 
 
+CONTRADICTIONS = (IndexError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError, VerifyError)
+"""What looking at a node raises whose inputs or attributes break its operator's schema."""
+
 NodeCheck = Callable[[ir.Node, Scope], "Hit | None"]
 ModelCheck = Callable[[Scope], Iterable[tuple[str, Hit]]]
 
@@ -77,13 +81,27 @@ class Rule:
 
     def look(self, node: ir.Node, scope: Scope) -> Finding | None:
         """Returns what breaks the rule at a node."""
-        hit = None if self.check is None else self.check(node, scope)
+        if self.check is None:
+            return None
+        try:
+            hit = self.check(node, scope)
+        except CONTRADICTIONS as error:
+            return MALFORMED.finding(node.name or "", _operator(node), Hit(detail=str(error) or type(error).__name__))
         return None if hit is None else self.finding(node.name or "", _operator(node), hit)
 
     def finding(self, node: str, operator: str, hit: Hit) -> Finding:
         """Puts a finding into words."""
         message = self.message.format(node=f"{node!r}", op=operator, tensor=f"{hit.tensor!r}", detail=hit.detail)
         return Finding(self.name, self.severity, node, hit.tensor, message, hit.remedy or self.remedy)
+
+
+MALFORMED = Rule(
+    "malformed",
+    Severity.REFUSED,
+    "{op} {node} contradicts the schema of its operator: {detail}.",
+    "Export the model again: a runtime that checks refuses this too.",
+)
+"""What is found where a rule cannot even look."""
 
 
 def _operator(node: ir.Node) -> str:

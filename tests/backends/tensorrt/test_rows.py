@@ -80,7 +80,7 @@ def test_the_builder_does_what_the_row_says(row: Row, built: dict[str, BuildResu
         check_outcome(built.get(f"{row.name}.legal", built[row.name]), row.legal)
 
 
-@pytest.mark.parametrize("row", (*ROWS, *CRASHES), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*ROWS, *CRASHES], ids=lambda row: row.name)
 def test_preflight_tells_of_the_row_before(row: Row) -> None:
     model = from_proto(row.make())
     found = preflight(model, compute_capabilities=(row.sm,), legalizes=False)
@@ -100,7 +100,7 @@ def test_preflight_tells_of_the_row_before(row: Row) -> None:
     assert any(finding.severity is Severity.SILENT_FLOAT for finding in found) >= silent
 
 
-@pytest.mark.parametrize("row", (*ROWS, *CRASHES), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*ROWS, *CRASHES], ids=lambda row: row.name)
 def test_legalization_refuses_what_it_cannot_put_right(row: Row) -> None:
     model = from_proto(row.make())
     result = legalize(model, compute_capabilities=(row.sm,))
@@ -116,7 +116,7 @@ def test_legalization_refuses_what_it_cannot_put_right(row: Row) -> None:
         assert next(finding for finding in found if finding.rule == row.rule).severity is Severity.REWRITTEN
 
 
-@pytest.mark.parametrize("row", (*ROWS, *CRASHES), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*ROWS, *CRASHES], ids=lambda row: row.name)
 def test_legalization_is_idempotent(row: Row) -> None:
     model = from_proto(row.make())
     legalize(model)
