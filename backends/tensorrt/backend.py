@@ -25,6 +25,7 @@ from sardonyx.errors import SaveError, UsageError
 from sardonyx.measure import Machine, Samples, Session, SessionOptions
 
 NO_BUILDER = "no TensorRT builder is usable here"
+NO_TABLE = "The builder gave no table of its layers, so that nothing is known of what runs in which type."
 INSTALL = (
     "install sardonyx[tensorrt-rtx], which builds without a GPU, or sardonyx[tensorrt] on a machine with one; or run "
     "a command of build-commands.txt where TensorRT is"
@@ -134,7 +135,9 @@ class TensorRTBackend(Backend):
             os.replace(staged, engine)
             write_sidecar(engine, path, report)
         except OSError as error:
-            raise SaveError(f"{engine} cannot be written: {error.strerror or error}.") from error
+            raise SaveError(
+                f"{engine} cannot be written: {error.strerror or error}.", remedy="Free some disk space."
+            ) from error
         return report
 
     def _report(self, model: ir.Model, path: Path, result: BuildResult, request: EngineRequest) -> EngineReport:
@@ -153,9 +156,9 @@ class TensorRTBackend(Backend):
             weights_bytes=result.weights_bytes,
             seconds=result.parse_seconds + result.build_seconds,
             peak_rss_bytes=result.peak_rss_bytes,
-            proof=prove(model, result.layers, request.planned, reasons) if result.done else None,
+            proof=prove(model, result.layers, request.planned, reasons) if result.layers else None,
             problems=_problems(result),
-            warnings=result.warnings,
+            warnings=result.warnings if result.layers or not result.done else (*result.warnings, NO_TABLE),
             commands=build_commands(path.name, settings),
         )
 
@@ -173,7 +176,8 @@ class TensorRTBackend(Backend):
             return ""
         proof = report.proof
         if proof is None:
-            return f"That {self.require_int8:.0%} run as INT8 is not proven: there is no engine."
+            why = NO_TABLE if report.built else "There is no engine."
+            return f"That {self.require_int8:.0%} run as INT8 is not proven. {why}"
         if not proof.planned:
             return f"No product was meant to run as INT8, and {self.require_int8:.0%} are required to."
         if proof.share >= self.require_int8:

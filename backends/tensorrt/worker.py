@@ -121,6 +121,7 @@ def _build(task: _Task, answer: dict[str, Any]) -> None:
         raise _JobError("build", task.logger.errors or [_error("The builder returned nothing and did not say why.")])
     _check_plan(task, plan)
     answer["nbytes"] = plan.nbytes
+    answer["layers"] = task.logger.layers or _inspected(task, plan)
     try:
         if task.job["engine"] is not None:
             with open(task.job["engine"], "xb") as file:
@@ -179,15 +180,15 @@ def _configure(task: _Task, config: Any) -> str | None:
             if member is None or not config.set_compute_capability(member, index):
                 raise _JobError("profile", [_error(f"The builder has no target {name}.")])
     path: str | None = job["timing_cache"]
-    if path is None or not _has_timing_cache(trt):
+    if path is None or not _is_full(trt):
         return None
     known = Path(path).read_bytes() if Path(path).is_file() else b""
     config.set_timing_cache(config.create_timing_cache(known), False)
     return path
 
 
-def _has_timing_cache(trt: Any) -> bool:
-    """Tactics are timed on a GPU; the ahead-of-time builder has no use for a cache, and can crash with one."""
+def _is_full(trt: Any) -> bool:
+    """Whether a GPU is there on which tactics are timed; the ahead-of-time builder can crash with a timing cache."""
     return not hasattr(trt, "ComputeCapability")
 
 
@@ -223,6 +224,17 @@ def _check_plan(task: _Task, plan: Any) -> None:
     diagnostics = validity(plan)[1]
     if int(diagnostics) & MALFORMED_ENGINE:
         raise _JobError("build", [_error("The runtime cannot read the plan that the builder wrote.")])
+
+
+def _inspected(task: _Task, plan: Any) -> str:
+    """The layer table from the engine's inspector, for full builders that do not log it: the GPU is there."""
+    if not _is_full(task.trt):
+        return ""
+    engine = task.trt.Runtime(task.logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        return ""
+    layout = task.trt.LayerInformationFormat.ONELINE
+    return str(engine.create_engine_inspector().get_engine_information(layout))
 
 
 def _logger(trt: Any) -> Any:

@@ -117,6 +117,9 @@ def test_what_the_builder_refuses_is_not_chosen(tmp_path: Path, monkeypatch: pyt
     assert refused is not None
     assert refused.rejected == "the builder does not take it: no tactics to implement the operation"
     assert result.record.chosen == "optimized"
+    assert tensorrt.NO_TABLE in result.record.warnings  # it logs none, and nothing is claimed of it
+    assert result.record.engine is not None
+    assert result.record.engine.proof is None
     assert (tmp_path / "out" / "model.tensorrt_rtx-0.fake.engine").is_file()
 
 

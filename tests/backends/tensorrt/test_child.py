@@ -154,3 +154,25 @@ def test_the_next_module_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_child_imports_nothing_of_the_package() -> None:
     source = Path(worker.__file__).read_text()
     assert "sardonyx" not in source.partition('"""')[2].partition('"""')[2]
+
+
+def test_the_full_builder_has_a_timing_cache_and_an_inspector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = "Layers:\\nName: a, LayerType: gemm, Inputs: [], Outputs: [], Metadata: [ONNX Layer: n]"
+    (tmp_path / "tensorrt.py").write_text(
+        "import tensorrt_rtx\n"
+        "from tensorrt_rtx import *\n"
+        "del ComputeCapability\n"
+        "__version__ = '11.fake'\n"
+        "class LayerInformationFormat: ONELINE = 0\n"
+        "class Runtime:\n"
+        "    def __init__(self, logger): ...\n"
+        "    def deserialize_cuda_engine(self, plan): return self\n"
+        "    def create_engine_inspector(self): return self\n"
+        f"    def get_engine_information(self, layout): return '{table}'\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{FAKE}")
+    cache = tmp_path / "timings"
+    results = [build(model(tmp_path, "fine"), BuildSettings(timing_cache=cache, timeout_seconds=30)) for _ in "ab"]
+    assert [(each.module, each.version, each.stage) for each in results] == [("tensorrt", "11.fake", "done")] * 2
+    assert [layer.nodes for layer in results[0].layers] == [("n",)]
+    assert cache.read_bytes() == b"timed timed "
