@@ -1,7 +1,7 @@
 """Integer regions in a 16-bit graph: a product and the DequantizeLinear nodes that feed it have one type.
 
-A target that multiplies integers looks for DequantizeLinear right in front of the product. A Cast between them would hide
-it, so that either all of them become 16-bit or none does.
+A target that multiplies integers looks for DequantizeLinear right in front of the product. A Cast between them would
+hide it, so that either all of them become 16-bit or none does.
 """
 
 from collections.abc import Iterator, Mapping

@@ -329,8 +329,9 @@ class _Placer:
             weight = node.inputs[row.weight]
             if weight is None or ir.constant_tensor(weight) is None:
                 continue
-            quantized_bias = row.bias is not None and row.bias_dtype is not ir.DataType.FLOAT
-            bias = node.inputs[row.bias] if row.bias in range(len(node.inputs)) and quantized_bias else None
+            bias = None
+            if row.bias is not None and row.bias_dtype is not ir.DataType.FLOAT and row.bias < len(node.inputs):
+                bias = node.inputs[row.bias]
             activation = next(v for v in _activations(node, row) if v is not weight)
             yield PlacedWeight(
                 node=_name(node),
