@@ -74,6 +74,12 @@ RequireInt8 = Annotated[
 BuildTimeout = Annotated[
     float | None, typer.Option("--build-timeout", help="Engines: seconds after which the builder is stopped.")
 ]
+Fallback = Annotated[
+    str | None,
+    typer.Option(
+        "--fallback", help="What runs what stays in float: fp32, or fp16 where ranges on the samples allow it."
+    ),
+]
 
 
 def command(  # noqa: PLR0913 - one parameter an option is how typer reads a command line
@@ -88,6 +94,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     scheme: OptionalScheme = None,
     exclude: Exclude = None,
     include: Include = None,
+    fallback: Fallback = None,
     sm: Sm = None,
     shape: Shape = None,
     workspace: Workspace = None,
@@ -105,6 +112,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
         "max_drop": None if max_drop is None else parse_share(max_drop),
         "threads": threads,
         "quantize": None if scheme is None else scheme_named(scheme).pipeline,
+        "fallback": fallback,
         "exclude": exclude,
         "include": include,
     }

@@ -51,6 +51,7 @@ from sardonyx.pipeline import (
     default_schemes,
     format_pipeline,
     parse_pipeline,
+    with_half_precision,
     with_selection,
 )
 from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME
@@ -186,6 +187,8 @@ class _Compiler:
         self.record.pipeline = ", ".join((format_pipeline(self.exact_passes), *(record.spec for record in records)))
 
     def _lossy_passes(self, text: str) -> tuple[Pass, ...]:
+        if self.recipe.fallback == "fp16":
+            text = with_half_precision(text, self.capabilities)
         passes = parse_pipeline(text, available_passes())
         return with_selection(passes, self.recipe.exclude, self.recipe.include) if passes else passes
 
