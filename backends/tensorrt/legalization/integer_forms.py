@@ -101,10 +101,10 @@ def _gemm(node: ir.Node, editor: Editor) -> Form | str:
     return Form("Gemm", operands, output, bias, attributes=("alpha", "transA", "transB"))
 
 
-def _elementwise(op_type: str, attributes: tuple[str, ...] = ()) -> Reader:
+def _elementwise(op_type: str) -> Reader:
     def read(node: ir.Node, editor: Editor) -> Form | str:
         operands = (_operand(node, (0, 1, 2)), _operand(node, (3, 4, 5)))
-        return Form(op_type, operands, (input_of(node, 6), input_of(node, 7)), attributes=attributes)
+        return Form(op_type, operands, (input_of(node, 6), input_of(node, 7)))
 
     return read
 
@@ -178,22 +178,24 @@ def write_pairs(editor: Editor) -> None:
             reader = READERS.get(node.op_type)
             if reader is None:
                 continue
-            form = reader(node, editor)
-            problem = form if isinstance(form, str) else _problem(form)
-            if isinstance(form, str) or problem:
-                editor.keep(node, problem)
+            form = _checked(reader(node, editor))
+            if isinstance(form, str):
+                editor.keep(node, form)
                 continue
             _rewrite(editor, node, form)
             editor.report(node, f"{node.op_type} became {form.op_type} between Q/DQ pairs, equal but for rounding")
 
 
-def _problem(form: Form) -> str:
+def _checked(form: Form | str) -> Form | str:
+    """A form whose required inputs are there, or why it cannot be written."""
+    if isinstance(form, str):
+        return form
     for operand in form.operands:
         if operand.value is None or operand.scale is None:
             return "it leaves out an input that its schema requires"
     if form.output is not None and form.output[0] is None:
         return "it leaves out the scale of its output"
-    return ""
+    return form
 
 
 def _rewrite(editor: Editor, node: ir.Node, form: Form) -> None:
