@@ -168,6 +168,20 @@ def default_schemes(model: ir.Model, capabilities: Capabilities, *, samples: boo
     return tuple(map(scheme_named, names))
 
 
+def with_half_precision(pipeline: str, capabilities: Capabilities) -> str:
+    """Returns a pipeline that ends with FP16 for what it leaves in FP32, where the target takes FP16 around integers.
+
+    Raises:
+        UsageError: If the target does not.
+    """
+    if not any(row.around_integers for row in capabilities.floats.values()):
+        raise UsageError(
+            f"The target {capabilities.target} gains nothing from FP16 around integers.",
+            remedy="Leave out --fallback, or compile for a target that does, such as a GPU.",
+        )
+    return pipeline if _HALF in pipeline else ", ".join(filter(None, (pipeline, _HALF)))
+
+
 def preferred_static(capabilities: Capabilities) -> str:
     """Returns the name of the scheme that `static` is on a machine, for people who read lists."""
     return "static-s8s8" if capabilities.activation.dtype is ir.DataType.INT8 else "static-u8s8"
