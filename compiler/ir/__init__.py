@@ -50,6 +50,7 @@ from sardonyx.ir.graphs import (
     attribute,
     clone,
     graph_values,
+    name_list,
     node_subgraphs,
     num_nodes,
     operator_counts,
@@ -61,7 +62,9 @@ from sardonyx.ir.graphs import (
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
-from sardonyx.ir.repair import Repair
+from sardonyx.ir.opset import ensure_opset
+from sardonyx.ir.provenance import mark
+from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
 from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes, shapes_kept
@@ -122,6 +125,7 @@ __all__ = [
     "constant_tensor",
     "convenience",
     "digest",
+    "ensure_opset",
     "ensure_shapes",
     "evaluate_node",
     "file_sha256",
@@ -132,6 +136,9 @@ __all__ = [
     "infer_shapes",
     "lazy_initializer",
     "load",
+    "mark",
+    "name_list",
+    "name_nodes",
     "nbytes",
     "node",
     "node_macs",

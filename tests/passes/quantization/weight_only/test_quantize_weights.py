@@ -209,6 +209,16 @@ class TestForms:
         feed = ids(2, 5)
         np.testing.assert_allclose(build.run(model, feed)[0], table[feed["ids"]] @ inner.T @ head.T, atol=1e-4)
 
+    def test_the_opset_is_raised_where_the_target_needs_it(self) -> None:
+        model, result = quantized(mlp(17), RTN, STANDARD)
+        assert model.opset_imports[""] == 21
+        assert result.stats == {"matmul-4-bit": 2}
+        x = np.random.default_rng(0).standard_normal((2, 3, 64)).astype(np.float32)
+        grid = BlockGrid(4, 32, negative_scales=False)
+        first, second = (round_to_nearest(w.T, grid).dequantize() for w in (W, V))
+        expected = np.maximum(x @ first.T, 0) @ second.T
+        np.testing.assert_allclose(build.run(model, {"x": x})[0], expected, atol=1e-4)
+
     def test_no_float_weight_is_left(self) -> None:
         model, _ = quantized(language_model(), RTN)
         assert not {"table", "w", "t"} & {v.name for v in model.graph.initializers.values()}
@@ -335,9 +345,24 @@ class TestRefusals:
     def test_a_block_size_that_the_target_does_not_take(self) -> None:
         assert "not 4 in blocks of 8" in refusal(self.product(options=dataclasses.replace(RTN, block=8)), "n")
 
-    def test_an_opset_that_is_too_old(self) -> None:
-        reason = refusal(self.product(table=STANDARD), "n")
-        assert reason == "the target takes it from opset 21; the model has 17: raise it in the recipe"
+    def test_an_opset_that_is_too_old_and_cannot_be_raised(self) -> None:
+        inner = onnx.helper.make_function(
+            "f", "F", ["a"], ["b"], [node("Relu", ["a"], ["b"])], [onnx.helper.make_opsetid("", 17)]
+        )
+        source = build.proto(
+            [node("MatMul", ["x", "w"], ["h"], name="n"), node("F", ["h"], ["y"], domain="f")],
+            {"x": ["N", 64]},
+            {"y": ["N", 48]},
+            {"w": W},
+        )
+        source.functions.append(inner)
+        source.opset_import.append(onnx.helper.make_opsetid("f", 1))
+        model, result = quantized(source, RTN, STANDARD)
+        assert refusal(result, "n") == "the target takes it from opset 21; the model has 17"
+        assert model.opset_imports[""] == 17
+        assert [r.reason for r in result.refusals if r.rule == "raise-opset"] == [
+            "The standard opset stays at 17: the model defines functions, which ONNX's converter would lose."
+        ]
 
     def test_weights_that_are_not_finite(self) -> None:
         broken = W.copy()
