@@ -110,6 +110,7 @@ def _kept(constant: Constant) -> Constant:
 
 _GROWING = frozenset({
     "ConstantOfShape", "Expand", "Tile", "Range", "RandomNormal", "RandomUniform", "Multinomial", "Bernoulli",
-    "DequantizeLinear", "RandomNormalLike", "RandomUniformLike", "EyeLike", "Pad", "OneHot", "Resize", "NonZero", "Upsample",
+    "DequantizeLinear",
+    "RandomNormalLike", "RandomUniformLike", "EyeLike", "Pad", "OneHot", "Resize", "NonZero", "Upsample",
 })  # fmt: skip
 """Operators whose result is larger than their operands, or not the same every time."""
