@@ -36,7 +36,7 @@ class NodeView:
     ref: NodeRef
     node: ir.Node
     kind: tuple[str, str]
-    attributes: tuple[object, ...]
+    attributes: tuple[tuple[str, str], ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     bodies: tuple[int, ...] = ()
@@ -204,7 +204,7 @@ class _Builder:
                 self._graph(graph, (*scope, inner))
                 yield from (self.view.root[self._number(value)] for value in graph.outputs)
 
-    def _attributes(self, node: ir.Node) -> tuple[object, ...]:
+    def _attributes(self, node: ir.Node) -> tuple[tuple[str, str], ...]:
         if not node.attributes:
             return ()
         version = self.opsets.get(node.domain, 1)
