@@ -158,22 +158,22 @@ def node_pairs(matching: Matching, counted: set[str] | None) -> set[tuple[str, s
     }
 
 
-def evaluate(before: ir.Model, edited: Edited, truth: Numeric | None, *, hide_names: bool) -> dict[str, Score]:
+def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bool) -> dict[str, Score]:
     """Matches and scores values, nodes and reported changes."""
     after, names = renamed(edited.model) if hide_names else (edited.model, {})
     matching = match(before, after, provenance=False)
     scores = {}
-    if truth is not None:
+    if edited.values is None:
         scores["values"] = score_values(matching, truth, names)
-    elif edited.values is not None:
-        scores["values"] = score_known(matching, {a: names.get(b, b) for a, b in edited.values.items()})
+    else:
+        known = {a: names.get(b, b) for a, b in edited.values.items() if not truth.constant(a)}
+        scores["values"] = score_known(matching, known)
     if edited.nodes is not None:
         wanted = {(a, names.get(f"node {b}", b)) for a, b in edited.nodes}
         scores["nodes"] = score_sets(node_pairs(matching, {b for _, b in wanted}), wanted)
     if edited.facts is not None:
         diff = compare(before, after, matching)
-        wanted_facts = {(kind, names.get(f"node {n}", names.get(n, n))) for kind, n in edited.facts(before)}
-        scores["changes"] = score_sets(facts(diff), wanted_facts)
+        scores["changes"] = score_sets(facts(diff), set(edited.facts(before)))
     return scores
 
 
@@ -228,7 +228,7 @@ def _one(
         edited = editor(before, folder)
         if edited is None:
             return
-        truth = Numeric(values, all_values(edited.model, feeds)) if edited.values is None else None
+        truth = Numeric(values, all_values(edited.model, feeds) if edited.values is None else [{}])
     except (SardonyxError, RuntimeError, ValueError) as error:
         print(f"{label:22s} {name:22s} not made: {' '.join(str(error).split())[:100]}")
         return
