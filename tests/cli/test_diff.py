@@ -111,3 +111,8 @@ def test_git_shows_the_changes_of_committed_models(pair: tuple[str, str, str], t
     lines = git("diff", "HEAD~1", "HEAD", "--", "model.onnx").splitlines()
     edits = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     assert [line.split("(")[0] for line in edits] == ["-Relu", "+Sigmoid"]
+
+
+def test_the_document_names_every_field_of_the_schema() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "diff.md").read_text(encoding="utf-8")
+    assert [name for name in Diff.model_fields if f"`{name}`" not in document] == []
