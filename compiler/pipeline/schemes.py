@@ -73,15 +73,26 @@ _SCHEMES = (
         samples=True,
         summary="static, then dynamic what static leaves in float: recurrent models",
     ),
-    *(
-        QuantizationScheme(
-            f"weight-int{bits}",
-            f"{_WEIGHTS}{{{options}}}",
-            (_WEIGHTS,),
-            samples=False,
-            summary=f"weights as INT{bits} in blocks, activations in float: large language models",
-        )
-        for bits, options in ((4, "bits=4"), (8, "bits=8, method=rtn"))
+    QuantizationScheme(
+        "weight-int4",
+        f"{_WEIGHTS}{{bits=4, offsets=true}}",
+        (_WEIGHTS,),
+        samples=True,
+        summary="weights as INT4 in blocks with offsets, activations in float: large language models",
+    ),
+    QuantizationScheme(
+        "weight-int8",
+        f"{_WEIGHTS}{{bits=8, method=rtn}}",
+        (_WEIGHTS,),
+        samples=False,
+        summary="weights as INT8 in blocks, activations in float: large language models; no samples",
+    ),
+    QuantizationScheme(
+        "weight-int8-smooth",
+        f"smooth-quant, {_WEIGHTS}{{bits=8, method=rtn}}",
+        ("smooth-quant", _WEIGHTS),
+        samples=True,
+        summary="the same, outlier channels moved into weights before: kernels round activations to 8 bits",
     ),
 )
 

@@ -20,7 +20,8 @@ from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.quantize import QuantizeWeights
 from sardonyx.passes.quantization.weight_only.rounding import round_to_nearest
-from sardonyx.pipeline import PassManager, Recipe
+from sardonyx.pipeline import PassManager, Recipe, Status, available_passes, parse_pipeline
+from sardonyx.pipeline.schemes import scheme_named
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
 
@@ -452,3 +453,25 @@ def test_a_compile_reaches_it_through_the_recipe(tmp_path: Path) -> None:
     assert candidate.accuracy is not None
     assert candidate.accuracy.drop < 0.01
     assert any("one table for lookup and product" in decision.reason for decision in record.decisions)
+
+
+def test_moving_scales_before_lowers_what_rounded_activations_lose() -> None:
+    """Every other channel is 30 times as large behind the normalization, and its weights as much smaller."""
+    generator = np.random.default_rng(0)
+    gain = np.where(np.arange(64) % 2, 30.0, 1.0).astype(np.float32)
+    weight = (build.weights(64, 48, seed=1) / gain[:, None]).astype(np.float32)
+    nodes = [
+        node("LayerNormalization", ["x", "gain"], ["n"], name="norm", axis=-1),
+        node("MatMul", ["n", "w"], ["y"], name="product"),
+    ]
+    source = build.proto(nodes, {"x": ["N", 64]}, {"y": ["N", 48]}, {"gain": gain, "w": weight})
+    samples = [{"x": generator.standard_normal((16, 64)).astype(np.float32)} for _ in range(4)]
+    feed = {"x": generator.standard_normal((32, 64)).astype(np.float32)}
+    (expected,) = build.run(ir.load(source).model, feed)
+    errors = {}
+    for text in ("weight-int8", "weight-int8-smooth"):
+        passes = parse_pipeline(scheme_named(text).pipeline, available_passes())
+        result = PassManager(passes, context=PassContext(TABLE, load_samples(samples))).run(ir.load(source).model)
+        assert [record.status for record in result.records] == [Status.APPLIED] * len(passes)
+        errors[text] = float(np.square(build.run(result.model, feed)[0] - expected).mean())
+    assert errors["weight-int8-smooth"] < errors["weight-int8"] / 4
