@@ -39,6 +39,7 @@ PASS = "quantize-weights"
 VARIANTS = {
     "int4 rtn, offsets": "method=rtn,offsets=true",
     "int4 hqq, offsets": "method=hqq,offsets=true",
+    "int4 rtn, offsets, auto activations": "method=rtn,offsets=true,activations=auto",
     "int4 rtn, offsets, float activations": "method=rtn,offsets=true,activations=float",
     "int8 rtn": "bits=8,symmetric=true,method=rtn",
     "int8 rtn, smoothed": "smooth bits=8,method=rtn",

@@ -133,6 +133,15 @@ class TestForms:
             # 8-bit offsets, as above
             np.testing.assert_allclose(actual, x @ nearest(weight.T, offsets=True).T, atol=5e-3)
 
+    def test_activations_are_rounded_where_the_target_is_slow_in_float(self) -> None:
+        """The tied table and the offsets have 8 bits, for which the runtime has no fast kernel in float."""
+        levels = {}
+        for activations in ("int8", "float", "auto"):
+            options = QuantizeWeights(method="rtn", offsets=True, activations=activations)
+            kernels = [n for n in quantized(language_model(), options)[0].graph if n.op_type == "MatMulNBits"]
+            levels[activations] = {(ir.attribute(n, "bits", 0), ir.attribute(n, "accuracy_level", 0)) for n in kernels}
+        assert levels == {"int8": {(4, 4), (8, 4)}, "float": {(4, 0), (8, 0)}, "auto": {(4, 0), (8, 4)}}
+
     @pytest.mark.parametrize("transposed", [0, 1])
     def test_gemm_keeps_its_bias(self, transposed: int) -> None:
         weight = W.T if transposed else W
