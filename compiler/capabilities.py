@@ -190,6 +190,8 @@ class BlockSupport:
         zero_points: Whether blocks may have zero points; if not, they are symmetric.
         attributes: Attributes of the kernel with which it is fastest because it rounds activations to 8 bits; without
             them it computes in float.
+        float_bits: Bits for which the kernel is about as fast as a float product where it computes in float; for others
+            it is slower by an order of magnitude then.
         min_opset: First opset of the standard domain from which the target does this.
         note: Why, for people who read the record.
     """
@@ -202,6 +204,7 @@ class BlockSupport:
     negative_scales: bool = True
     zero_points: bool = True
     attributes: Mapping[str, int] = field(default_factory=dict)
+    float_bits: tuple[int, ...] = (4, 8)
     min_opset: int = 1
     note: str = ""
 

@@ -80,16 +80,29 @@ _SCHEMES = (
         samples=True,
         summary="static, then dynamic what static leaves in float: recurrent models",
     ),
-    *(
-        QuantizationScheme(
-            f"weight-int{bits}",
-            f"{_WEIGHTS}{{{options}}}",
-            (_WEIGHTS,),
-            samples=False,
-            summary=f"weights as INT{bits} in blocks, activations in float: large language models",
-            bits=bits,
-        )
-        for bits, options in ((4, "bits=4"), (8, "bits=8, method=rtn"))
+    QuantizationScheme(
+        "weight-int4",
+        f"{_WEIGHTS}{{bits=4, offsets=true}}",
+        (_WEIGHTS,),
+        samples=True,
+        summary="weights as INT4 in blocks with offsets where the target takes them: large language models",
+        bits=4,
+    ),
+    QuantizationScheme(
+        "weight-int8",
+        f"{_WEIGHTS}{{bits=8, method=rtn}}",
+        (_WEIGHTS,),
+        samples=False,
+        summary="weights as INT8 in blocks, activations in float: large language models; no samples",
+        bits=8,
+    ),
+    QuantizationScheme(
+        "weight-int8-smooth",
+        f"smooth-quant, {_WEIGHTS}{{bits=8, method=rtn}}",
+        ("smooth-quant", _WEIGHTS),
+        samples=True,
+        summary="the same, outlier channels moved into weights before: kernels round activations to 8 bits",
+        bits=8,
     ),
     QuantizationScheme(
         "weight-int4-hqq",

@@ -116,6 +116,7 @@ def test_signed_activations(folder: Path, run: Run) -> None:
         ("quantize model.onnx", "Pass -o OUT for the model, --plan-out for the plan."),
         ("quantize model.onnx -o out --scheme fast", "There is no scheme 'fast'."),
         ("quantize model.onnx -o out --scheme static", "The scheme 'static' needs samples."),
+        ("quantize model.onnx -o out --scheme weight-int4", "The scheme 'weight-int4' needs samples."),
         (f"quantize model.onnx -o out {DATA} --exclude neck", "The pattern 'neck' matches no node"),
         ("quantize model.onnx -o out --plan no.json", "The plan no.json does not exist."),
         ("quantize model.onnx -o out --plan quick.yaml", "The plan quick.yaml cannot be read"),

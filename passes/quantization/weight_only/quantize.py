@@ -10,7 +10,7 @@ from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
 from sardonyx.passes.quantization.selection import kept_float
-from sardonyx.passes.quantization.weight_only.forms import Writer, without_offsets
+from sardonyx.passes.quantization.weight_only.forms import Activations, Writer, without_offsets
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.jobs import GPTQ, METHODS, HessianOptions, Job, WeightQuantizer, make_jobs
 from sardonyx.passes.quantization.weight_only.sites import LOOKUP, RULE, Grids, find_sites
@@ -36,7 +36,7 @@ class QuantizeWeights(Pass):
         method: `rtn`: nearest integers, scales of least squared error; `hqq`: scales and zero points that tolerate
             outliers; `gptq`: rounding errors compensated by what the samples say about the layer's inputs.
         activations: `int8`: kernels may round a product's other operand to 8 bits, which makes them several times as
-            fast; `float`: they may not.
+            fast; `float`: they may not; `auto`: only kernels that the target's table calls slow in float may.
         embeddings: `int8` or `float`.
         damping: GPTQ: share of the Hessian's mean diagonal added to it.
         act_order: GPTQ: round columns with large inputs first.
@@ -63,7 +63,7 @@ class QuantizeWeights(Pass):
         for option, value, known in (
             ("bits", self.bits, (4, 8)),
             ("method", self.method, METHODS),
-            ("activations", self.activations, KINDS),
+            ("activations", self.activations, tuple(Activations)),
             ("embeddings", self.embeddings, KINDS),
         ):
             if value not in known:
@@ -95,7 +95,7 @@ class QuantizeWeights(Pass):
         jobs = make_jobs(sites, grids, self.method)
         quantizer = WeightQuantizer(context, HessianOptions(self.damping, self.act_order))
         quantizer.compensate(model, [job for job in jobs if job.method == GPTQ])
-        writer = Writer(model, fast=self.activations == INT8)
+        writer = Writer(model, Activations(self.activations))
         done: list[Job] = []
         for count, job in enumerate(jobs):
             context.progress(count, len(jobs), "quantize weights")

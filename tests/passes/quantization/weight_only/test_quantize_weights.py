@@ -20,7 +20,8 @@ from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.quantize import QuantizeWeights
 from sardonyx.passes.quantization.weight_only.rounding import round_to_nearest
-from sardonyx.pipeline import PassManager, Recipe
+from sardonyx.pipeline import PassManager, Recipe, Status, available_passes, parse_pipeline
+from sardonyx.pipeline.schemes import scheme_named
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
 
@@ -131,6 +132,15 @@ class TestForms:
         for actual, weight in zip(build.run(model, {"x": x}), weights.values(), strict=True):
             # 8-bit offsets, as above
             np.testing.assert_allclose(actual, x @ nearest(weight.T, offsets=True).T, atol=5e-3)
+
+    def test_activations_are_rounded_where_the_target_is_slow_in_float(self) -> None:
+        """The tied table and the offsets have 8 bits, for which the runtime has no fast kernel in float."""
+        levels = {}
+        for activations in ("int8", "float", "auto"):
+            options = QuantizeWeights(method="rtn", offsets=True, activations=activations)
+            kernels = [n for n in quantized(language_model(), options)[0].graph if n.op_type == "MatMulNBits"]
+            levels[activations] = {(ir.attribute(n, "bits", 0), ir.attribute(n, "accuracy_level", 0)) for n in kernels}
+        assert levels == {"int8": {(4, 4), (8, 4)}, "float": {(4, 0), (8, 0)}, "auto": {(4, 0), (8, 4)}}
 
     @pytest.mark.parametrize("transposed", [0, 1])
     def test_gemm_keeps_its_bias(self, transposed: int) -> None:
@@ -477,3 +487,25 @@ def test_a_compile_reaches_it_through_the_recipe(tmp_path: Path) -> None:
     assert candidate.accuracy is not None
     assert candidate.accuracy.drop < 0.01
     assert any("one table for lookup and product" in decision.reason for decision in record.decisions)
+
+
+def test_moving_scales_before_lowers_what_rounded_activations_lose() -> None:
+    """Every other channel is 30 times as large behind the normalization, and its weights as much smaller."""
+    generator = np.random.default_rng(0)
+    gain = np.where(np.arange(64) % 2, 30.0, 1.0).astype(np.float32)
+    weight = (build.weights(64, 48, seed=1) / gain[:, None]).astype(np.float32)
+    nodes = [
+        node("LayerNormalization", ["x", "gain"], ["n"], name="norm", axis=-1),
+        node("MatMul", ["n", "w"], ["y"], name="product"),
+    ]
+    source = build.proto(nodes, {"x": ["N", 64]}, {"y": ["N", 48]}, {"gain": gain, "w": weight})
+    samples = [{"x": generator.standard_normal((16, 64)).astype(np.float32)} for _ in range(4)]
+    feed = {"x": generator.standard_normal((32, 64)).astype(np.float32)}
+    (expected,) = build.run(ir.load(source).model, feed)
+    errors = {}
+    for text in ("weight-int8", "weight-int8-smooth"):
+        passes = parse_pipeline(scheme_named(text).pipeline, available_passes())
+        result = PassManager(passes, context=PassContext(TABLE, load_samples(samples))).run(ir.load(source).model)
+        assert [record.status for record in result.records] == [Status.APPLIED] * len(passes)
+        errors[text] = float(np.square(build.run(result.model, feed)[0] - expected).mean())
+    assert errors["weight-int8-smooth"] < errors["weight-int8"] / 4
