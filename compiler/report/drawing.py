@@ -69,26 +69,26 @@ class DrawnGraph:
         return replace(self, nodes=tuple(nodes))
 
 
-def drawn_graph(model: ir.Model, title: str) -> tuple[DrawnGraph, dict[ir.Node, int]]:
+def drawn_graph(model: ir.Model, title: str) -> tuple[DrawnGraph, dict[int, int]]:
     """Returns the main graph of a model, with inputs and outputs as nodes and constants left out.
 
     A value that a body of a node captures counts as an input of the node.
 
     Returns:
-        The graph, and the position of each drawn node.
+        The graph, and its positions by the position of a node in the model's main graph.
     """
     nodes: list[DrawnNode] = []
     made: dict[ir.Value, int] = {}
-    places: dict[ir.Node, int] = {}
+    places: dict[int, int] = {}
     for value in model.graph.inputs:
         if value.name not in model.graph.initializers:
             made[value] = len(nodes)
             nodes.append(DrawnNode(value.name or "", "input", state=INTERFACE))
-    for node in model.graph:
+    for index, node in enumerate(model.graph):
         if node.op_type == "Constant" and not node.domain:
             continue
         inputs = dict.fromkeys(made[value] for value in _taken(node) if value in made)
-        places[node] = len(nodes)
+        places[index] = len(nodes)
         made |= dict.fromkeys(node.outputs, len(nodes))
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         nodes.append(DrawnNode(node.name or "", op, tuple(inputs)))

@@ -1,0 +1,115 @@
+"""What a compile knows beyond its record, for the page: the models, and what was measured of their insides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sardonyx.report.charts import Histogram
+from sardonyx.report.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class DriftPoint:
+    """The error of one value that both models compute.
+
+    Attributes:
+        before: Its name in the original.
+        after: Its name in the other model.
+        depth: Its position in the original's order of computation.
+        sqnr_db: Signal-to-noise ratio in dB over the samples; infinite where equal to the bit.
+        max_abs: Largest absolute difference.
+        producer: Name of the original's node that computes it.
+    """
+
+    before: str
+    after: str
+    depth: int
+    sqnr_db: float
+    max_abs: float
+    producer: str = ""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The error along the depth.
+
+    Attributes:
+        points: The matched values.
+        summary: Where the models part first, or why nothing was measured.
+    """
+
+    points: tuple[DriftPoint, ...] = ()
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """The time of one node, as the runtime names it.
+
+    Attributes:
+        node: Its name in the runtime's graph.
+        op_type: Its operator there.
+        milliseconds: Mean time a run.
+        source: Nodes of the original that it stands for, where known.
+    """
+
+    node: str
+    op_type: str
+    milliseconds: float
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class NodeTimes:
+    """Time by node of both models.
+
+    Attributes:
+        before: The original's nodes.
+        after: The other model's.
+        summary: What was measured, or why nothing was.
+    """
+
+    before: tuple[NodeTime, ...] = ()
+    after: tuple[NodeTime, ...] = ()
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class WeightError:
+    """What rounding a weight cost.
+
+    Attributes:
+        weight: Its name.
+        dtype: The type it is stored as.
+        granularity: Per tensor or per channel.
+        sqnr_db: Signal-to-noise ratio of the rounded weight, in dB.
+        max_abs: Largest absolute rounding error.
+        scale_ratio: Largest scale over the smallest.
+    """
+
+    weight: str
+    dtype: str
+    granularity: str
+    sqnr_db: float
+    max_abs: float
+    scale_ratio: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All of it; what is missing has a sentence that says why.
+
+    Attributes:
+        comparison: The original and the chosen model; None where they could not be compared.
+        drift: Error along the depth.
+        times: Time by node.
+        histograms: Calibration histograms, the worst first.
+        weights: Errors of rounded weights.
+        missing: Why a section is empty, by its title.
+    """
+
+    comparison: Comparison | None = None
+    drift: Drift = Drift()
+    times: NodeTimes = NodeTimes()
+    histograms: tuple[Histogram, ...] = ()
+    weights: tuple[WeightError, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
