@@ -7,12 +7,11 @@ A page is first content, `Report`: plain values, without a word on how they look
 file.
 """
 
-from sardonyx.report.charts import Histogram
 from sardonyx.report.comparison import Comparison, diff_report
 from sardonyx.report.compilation import compile_report
 from sardonyx.report.content import Report, Section
 from sardonyx.report.drawing import draw, drawn_graph
-from sardonyx.report.evidence import Drift, DriftPoint, Evidence, NodeTime, NodeTimes, WeightError
+from sardonyx.report.evidence import Drift, DriftPoint, Evidence, NodeTime, NodeTimes
 from sardonyx.report.render import render, write
 
 __all__ = [
@@ -20,12 +19,10 @@ __all__ = [
     "Drift",
     "DriftPoint",
     "Evidence",
-    "Histogram",
     "NodeTime",
     "NodeTimes",
     "Report",
     "Section",
-    "WeightError",
     "compile_report",
     "diff_report",
     "draw",

@@ -1,8 +1,8 @@
 """Charts as SVG elements that follow the page: text stays text, colours are the page's variables, light or dark.
 
-Drawn by Matplotlib with placeholder colours, which are then replaced by CSS variables. Matplotlib is imported where it is
-used: it takes longer to import than most of the command line takes to answer. Texts are never read as mathematics, and
-Matplotlib escapes them.
+Drawn by Matplotlib with placeholder colours, which are then replaced by CSS variables. Matplotlib is imported where it
+is used: it takes longer to import than most of the command line takes to answer. Texts are never read as mathematics,
+and Matplotlib escapes them.
 """
 
 import io
@@ -32,7 +32,7 @@ _VARIABLES: Final[Mapping[str, str]] = {
 }
 _CLUTTER = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|(?<=<g) id=\"[^\"]*\"", re.DOTALL)
 _SIZE = re.compile(r' (?:width|height)="[\d.]+pt"')
-_STYLE: Final[Mapping[str, Any]] = {
+_STYLE: Final[dict[Any, Any]] = {
     "axes.edgecolor": LINE,
     "axes.facecolor": "none",
     "axes.grid": True,
@@ -88,7 +88,7 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", "Axes"]]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(dict(_STYLE)):
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
 
@@ -178,7 +178,9 @@ def times(before: Mapping[str, float], after: Mapping[str, float], names: tuple[
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("milliseconds a run")
         axes.legend(loc="lower right")
-        return Chart(_svg(figure), "Time by operator", "From the runtime's own profile, which slows each node a little.")
+        return Chart(
+            _svg(figure), "Time by operator", "From the runtime's own profile, which slows each node a little."
+        )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,22 @@ from dataclasses import dataclass
 
 from sardonyx import ir
 from sardonyx.diff import Diff, Matching
-from sardonyx.diff.schema import InitializerChange, NodeEntry, Region
-from sardonyx.report.content import Block, Cell, Column, Drawing, Facts, Figure, Notes, Report, Section, Table, Verdict
+from sardonyx.diff.schema import Grid, InitializerChange, NodeEntry, Region
+from sardonyx.report.content import (
+    Block,
+    Cell,
+    Column,
+    Drawing,
+    Facts,
+    Figure,
+    Notes,
+    Report,
+    Section,
+    Table,
+    Verdict,
+    names,
+    numbers,
+)
 from sardonyx.report.drawing import MOST_NODES, DrawnGraph, draw, drawn_graph
 
 _STATES = {
@@ -77,8 +91,7 @@ def drawing(compared: Comparison) -> Drawing | None:
     if ir.num_nodes(compared.before) + ir.num_nodes(compared.after) > MOST_NODES:
         return None
     sides = tuple(
-        _Marks.of(model, name)
-        for model, name in zip((compared.before, compared.after), compared.names, strict=True)
+        _Marks.of(model, title) for model, title in zip((compared.before, compared.after), compared.names, strict=True)
     )
     for region in compared.diff.regions:
         for side, entries in zip(sides, (region.before, region.after), strict=True):
@@ -93,7 +106,7 @@ def drawing(compared: Comparison) -> Drawing | None:
         if not a.scope and not b.scope and a.index in sides[0].places and b.index in sides[1].places
     ]
     graphs = [side.done() for side in sides]
-    return draw(graphs, [*links, *_interface(graphs)], title="Before and after")
+    return draw(graphs, [*links, *_interface(graphs)], title="Graphs")
 
 
 def _mark_weights(compared: Comparison, sides: tuple[_Marks, ...]) -> None:
@@ -101,13 +114,13 @@ def _mark_weights(compared: Comparison, sides: tuple[_Marks, ...]) -> None:
     for change in compared.diff.initializers:
         if change.how not in _TOUCHED_WEIGHTS:
             continue
-        names = (change.before, change.after)
-        for side, model, name in zip(sides, (compared.before, compared.after), names, strict=True):
-            value = None if name is None else model.graph.initializers.get(name)
+        weights = (change.before, change.after)
+        for side, model, weight in zip(sides, (compared.before, compared.after), weights, strict=True):
+            value = None if weight is None else model.graph.initializers.get(weight)
             readers = [] if value is None else [use.node.name for use in value.uses() if use.node.graph is model.graph]
             for place in (side.by_name.get(reader or "") for reader in readers):
                 if place is not None and place not in side.states:
-                    side.states[place], side.notes[place] = "changed", f"its weight {name}: {change.how}"
+                    side.states[place], side.notes[place] = "changed", f"its weight {weight}: {change.how}"
 
 
 def _interface(graphs: list[DrawnGraph]) -> Iterator[tuple[int, int]]:
@@ -132,7 +145,7 @@ def graph_section(compared: Comparison) -> Section:
 
 
 def _region_table(regions: Iterable[Region]) -> Table:
-    columns = (Column("what"), Column("before", "name"), Column("after", "name"), Column("why"), Column("differs"))
+    columns = (Column("what"), names("before"), names("after"), Column("why"), Column("differs"))
     rows = [
         (
             "changed" if region.how in ("same", "renamed") else region.how,
@@ -153,8 +166,8 @@ def _entries(entries: Iterable[NodeEntry]) -> str:
 def weight_table(changes: Iterable[InitializerChange]) -> Table:
     """Returns initializers that differ, the largest error first."""
     columns = (
-        Column("before", "name"), Column("after", "name"), Column("what"), Column("types"), Column("shape"),
-        Column("max abs", "number"), Column("SQNR dB", "number"), Column("elements", "number"),
+        names("before"), names("after"), Column("what"), Column("types"), Column("shape"),
+        numbers("max abs", ".3e"), numbers("SQNR dB", ".1f"), numbers("elements"),
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = [
         (
@@ -202,7 +215,7 @@ def _operators(diff: Diff) -> Table:
         (op, before.get(op, 0), after.get(op, 0), after.get(op, 0) - before.get(op, 0))
         for op in sorted({*before, *after})
     ]
-    columns = (Column("operator", "name"), *(Column(t, "number") for t in ("before", "after", "difference")))
+    columns = (names("operator"), *(numbers(t) for t in ("before", "after", "difference")))
     return Table(columns, rows, "Operators")
 
 
@@ -211,28 +224,24 @@ def _other_tables(diff: Diff) -> Iterator[Table]:
     facts = [("opset", c) for c in diff.opsets] + [("interface", c) for c in diff.interface]
     facts += [("metadata", c) for c in diff.metadata]
     if facts:
-        columns = (Column("where"), Column("what", "name"), Column("before", "name"), Column("after", "name"))
+        columns = (Column("where"), names("what"), names("before"), names("after"))
         yield Table(columns, [(where, c.name, c.before, c.after) for where, c in facts], "Opsets, interface, metadata")
     if diff.values:
-        columns = (Column("before", "name"), Column("after", "name"), Column("type"), Column("shape"))
+        columns = (names("before"), names("after"), Column("type"), Column("shape"))
         rows = [
             (v.before, v.after, _changed(v.type_before, v.type_after), _changed(v.shape_before, v.shape_after))
             for v in diff.values
         ]
         yield Table(columns, rows, "Types and shapes")
     if diff.quantizers:
-        columns = (Column("value", "name"), Column("before"), Column("after"))
         quantizers = [(q.value, _grid(q.before), _grid(q.after)) for q in diff.quantizers]
-        yield Table(columns, quantizers, "Quantizers")
-    renamed = {**diff.renamed_nodes}
-    if renamed:
-        yield Table((Column("before", "name"), Column("after", "name")), sorted(renamed.items()), "Renamed nodes")
+        yield Table((names("value"), Column("before"), Column("after")), quantizers, "Quantizers")
+    if diff.renamed_nodes:
+        yield Table((names("before"), names("after")), sorted(diff.renamed_nodes.items()), "Renamed nodes")
 
 
-def _grid(grid: object) -> str:
-    from sardonyx.diff.schema import Grid
-
-    if not isinstance(grid, Grid):
+def _grid(grid: Grid | None) -> str:
+    if grid is None:
         return "none"
     where = "per tensor" if grid.axis is None else f"axis {grid.axis}, {grid.scales} scales"
     spread = f"{grid.scale_min:.4g}" if grid.scales == 1 else f"{grid.scale_min:.4g} to {grid.scale_max:.4g}"

@@ -2,14 +2,31 @@
 
 import shlex
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import yaml
 
+from sardonyx.passes.quantization.evidence import EVIDENCE
 from sardonyx.pipeline import Candidate, CompileRecord, PassRecord
 from sardonyx.report import charts
 from sardonyx.report.charts import ParetoPoint
 from sardonyx.report.comparison import graph_section
-from sardonyx.report.content import Block, Cell, Code, Column, Facts, Figure, Notes, Report, Section, Table, Tone, Verdict
+from sardonyx.report.content import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Notes,
+    Report,
+    Section,
+    Table,
+    Tone,
+    Verdict,
+    names,
+    numbers,
+)
 from sardonyx.report.evidence import Evidence
 from sardonyx.report.measured import calibration_section, drift_section, times_section, weights_section
 
@@ -23,10 +40,9 @@ def compile_report(record: CompileRecord, evidence: Evidence) -> Report:
         record: What was done, measured and decided.
         evidence: What is known beyond the record; sections without any say why.
     """
-    missing = evidence.missing
-    names = (ORIGINAL, record.chosen)
+    titles = (ORIGINAL, record.chosen)
     graph = (
-        Section("Before and after", (), missing.get("graph", ""))
+        Section("Before and after", (), evidence.no_comparison)
         if evidence.comparison is None
         else graph_section(evidence.comparison)
     )
@@ -36,9 +52,9 @@ def compile_report(record: CompileRecord, evidence: Evidence) -> Report:
         _choices(record),
         graph,
         drift_section(evidence.drift),
-        times_section(evidence.times, names),
-        calibration_section(evidence.histograms, missing.get("calibration", "")),
-        weights_section(evidence.weights, missing.get("weights", "")),
+        times_section(evidence.times, titles),
+        calibration_section(_rounding(record, "activations")),
+        weights_section(_rounding(record, "weights")),
         _candidates(record),
         _reproduction(record),
     )
@@ -54,12 +70,24 @@ def _name(record: CompileRecord) -> str:
 def _verdict(record: CompileRecord) -> Verdict:
     decision = next((d for d in reversed(record.decisions) if d.stage == "choose"), None)
     reason = "" if decision is None else f"{decision.reason[:1].upper()}{decision.reason[1:]}."
-    headline = f"For {record.recipe.target}: {record.chosen} was written."
+    chosen = record.candidate(record.chosen)
+    headline = f"The {record.chosen} model was written for {record.recipe.target}{_gains(record, chosen)}."
     tone: Tone = "good"
     if not record.met_budget:
-        headline, tone = f"{headline} The budget could not be met.", "warn"
-    chosen = record.candidate(record.chosen)
+        headline, tone = f"{headline} The accuracy budget could not be met with integers.", "warn"
     return Verdict(headline, tone, reason, () if chosen is None else tuple(_figures(record, chosen)))
+
+
+def _gains(record: CompileRecord, chosen: Candidate | None) -> str:
+    """What was gained, as it follows a statement."""
+    gains = []
+    if chosen is not None and chosen.latency is not None and chosen.latency.low > 1:
+        gains.append(f"{chosen.latency.speedup:.2f} times as fast")
+    if chosen is not None and chosen.nbytes and chosen.nbytes < (record.source.nbytes or 0):
+        gains.append(f"{(record.source.nbytes or 0) / chosen.nbytes:.2f} times smaller")
+    if chosen is not None and chosen.accuracy is not None and chosen.accuracy.drop <= record.recipe.max_drop:
+        gains.append("within the accuracy budget")
+    return f": {', '.join(gains)}" if gains else ""
 
 
 def _figures(record: CompileRecord, chosen: Candidate) -> Iterator[Figure]:
@@ -71,20 +99,22 @@ def _figures(record: CompileRecord, chosen: Candidate) -> Iterator[Figure]:
         value = f"{accuracy.original:.4f} → {accuracy.candidate:.4f}"
         yield Figure("accuracy", value, detail, "good" if kept else "bad")
     if latency is not None:
-        interval = f"95 % interval {latency.low:.2f} to {latency.high:.2f}"
+        interval = f"95 % interval {latency.low:.3f} to {latency.high:.3f}"
         detail = f"{interval}; {latency.original_ms:.3f} → {latency.candidate_ms:.3f} ms, threads: {latency.threads}"
         tone: Tone = "good" if latency.low > 1 else "bad" if latency.high < 1 else "plain"
-        yield Figure("speed", f"{latency.speedup:.2f}×", f"{detail}, {latency.pairs:,} interleaved pairs", tone)
+        yield Figure(
+            "speed", f"{latency.speedup:.2f} times as fast", f"{detail}, {latency.pairs:,} interleaved pairs", tone
+        )
     before, after = record.source.nbytes or 0, chosen.nbytes
-    ratio = f"{before / after:.2f}× smaller; bytes of tensors" if after and after < before else "bytes of tensors"
+    ratio = f"{before / after:.2f} times smaller; bytes of tensors" if after and after < before else "bytes of tensors"
     yield Figure("size", f"{_bytes(before)} → {_bytes(after)}", ratio, "good" if after < before else "plain")
 
 
-def _bytes(number: int) -> str:
+def _bytes(nbytes: int) -> str:
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return f"{number} B"
+        if nbytes >= size:
+            return f"{nbytes / size:.2f} {unit}"
+    return f"{nbytes} B"
 
 
 def _notices(record: CompileRecord) -> Section:
@@ -99,23 +129,23 @@ def _notices(record: CompileRecord) -> Section:
 def _pass_blocks(passes: Iterable[PassRecord]) -> Iterator[Block]:
     passes = tuple(passes)
     columns = (
-        Column("#", "number"), Column("pass", "name"), Column("outcome"), Column("nodes", "number"),
-        Column("change", "number"), Column("bytes", "number"), Column("seconds", "number"),
-        Column("rules applied"), Column("refusals", "number"),
+        numbers("#"), names("pass"), Column("outcome"), numbers("nodes"),
+        numbers("change"), numbers("bytes"), numbers("ms", ",.1f"),
+        Column("rules applied"), numbers("refusals"),
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = [
         (
-            number,
+            position,
             done.name,
             f"{done.status}: {done.reason}" if done.reason else str(done.status),
             done.nodes[1],
             done.nodes[1] - done.nodes[0],
             done.nbytes[1],
-            done.seconds,
+            1e3 * done.seconds,
             ", ".join(f"{rule} {times}" for rule, times in sorted(done.stats.items(), key=lambda item: -item[1])),
             len(done.refusals),
         )
-        for number, done in enumerate(passes, start=1)
+        for position, done in enumerate(passes, start=1)
     ]
     yield Table(columns, rows, "Passes in order")
     refusals: list[tuple[Cell, ...]] = [
@@ -124,25 +154,27 @@ def _pass_blocks(passes: Iterable[PassRecord]) -> Iterator[Block]:
         for refusal in done.refusals
     ]
     if refusals:
-        columns = (Column("pass", "name"), Column("rule", "name"), Column("where", "name"), Column("reason"))
-        yield Table(columns, refusals, "What was not done, and why")
+        where = (names("pass"), names("rule"), names("where"), Column("reason"))
+        yield Table(where, refusals, "What was not done, and why")
 
 
 def _choices(record: CompileRecord) -> Section:
-    columns = (Column("stage"), Column("choice"), Column("where", "name"), Column("reason"))
+    columns = (Column("stage"), Column("choice"), names("where"), Column("reason"))
     rows = [(d.stage, d.choice, ", ".join(d.subjects), d.reason) for d in record.decisions]
     return Section("Choices", (Table(columns, rows, "Every decision"),) if rows else ())
 
 
 def _candidates(record: CompileRecord) -> Section:
     points = [
-        ParetoPoint(c.name, c.latency.speedup, c.latency.low, c.latency.high, c.accuracy.drop, c.nbytes, _won(record, c))
+        ParetoPoint(
+            c.name, c.latency.speedup, c.latency.low, c.latency.high, c.accuracy.drop, c.nbytes, _won(record, c)
+        )
         for c in record.candidates
         if c.latency is not None and c.accuracy is not None
     ]
     columns = (
-        Column("candidate"), Column("times as fast", "number"), Column("from", "number"), Column("to", "number"),
-        Column("drop %", "number"), Column("bytes", "number"), Column("outcome"),
+        Column("candidate"), numbers("times as fast", ".3f"), numbers("from", ".3f"), numbers("to", ".3f"),
+        numbers("drop %", ".3f"), numbers("bytes"), Column("outcome"),
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = [
         (
@@ -160,6 +192,11 @@ def _candidates(record: CompileRecord) -> Section:
     return Section("Candidates", (*chart, Table(columns, rows)) if rows else ())
 
 
+def _rounding(record: CompileRecord, kind: str) -> list[dict[str, Any]]:
+    """What the passes noted of the rounding of activations or weights."""
+    return [entry for done in record.passes for entry in done.details.get(EVIDENCE, {}).get(kind, ())]
+
+
 def _won(record: CompileRecord, candidate: Candidate) -> bool:
     return candidate.name == record.chosen
 
@@ -167,17 +204,21 @@ def _won(record: CompileRecord, candidate: Candidate) -> bool:
 def _reproduction(record: CompileRecord) -> Section:
     recipe = yaml.safe_dump(record.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     files = [("source", record.source), *((file.path or "", file) for file in record.outputs)]
-    columns = (Column("file", "name"), Column("SHA-256 of the file", "name"), Column("digest of graph and weights", "name"))
-    hashes = Table(columns, [(name, file.sha256, file.digest) for name, file in files], "Files")
+    columns = (
+        names("file"),
+        names("SHA-256 of the file"),
+        names("digest of graph and weights"),
+    )
+    hashes = Table(columns, [(path, file.sha256, file.digest) for path, file in files], "Files")
     machine = ((key, _words(value)) for key, value in record.machine.items())
     samples = ((f"samples: {key}", _words(value)) for key, value in record.samples.items())
-    versions = ((f"version: {name}", version) for name, version in record.tools.items())
+    versions = ((f"version: {tool}", version) for tool, version in record.tools.items())
     blocks: tuple[Block, ...] = (
         Code(_command(record), "Command"),
         Code(recipe, "recipe.yaml"),
         *((Code(record.pipeline, "Pipeline"),) if record.pipeline else ()),
         hashes,
-        Facts(tuple((*machine, *samples, *versions))),
+        Facts((*machine, *samples, *versions)),
     )
     return Section("How to reproduce", blocks)
 
@@ -197,5 +238,3 @@ def _command(record: CompileRecord) -> str:
     if metric is not None and ":" in metric:  # a function by name, as the command line takes it
         words += ["--metric", metric]
     return shlex.join([*words, "-o", "out"])
-
-

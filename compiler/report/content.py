@@ -14,7 +14,7 @@ Align = Literal["text", "name", "number"]
 """How a column is set: running text, a name from a model (isolated, monospaced), or a number."""
 
 Cell = str | int | float | None
-"""A cell of a table; None where there is nothing to say. Floats are shown with four digits and sort as numbers."""
+"""A cell of a table; None where there is nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,27 @@ class Code:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table."""
+    """A column of a table.
+
+    Attributes:
+        title: What stands in it.
+        align: How it is set.
+        form: Format of its floats, in Python's notation, so that their points stand in one line.
+    """
 
     title: str
     align: Align = "text"
+    form: str = ",.4g"
+
+
+def numbers(title: str, form: str = ",.4g") -> Column:
+    """Returns a column of numbers."""
+    return Column(title, "number", form)
+
+
+def names(title: str) -> Column:
+    """Returns a column of names from a model."""
+    return Column(title, "name")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Graphs for the page: nodes, what became of them, which belong together, and which runs of equal nodes fold into one box.
+"""Graphs for the page: nodes, what became of them, which belong together, and which runs of equal nodes fold.
 
 A run is a connected part of the graph that nothing changed. Folding must not make a cycle: a path may leave a run, go
 through something that changed, and come back. So nodes belong to one run only where equally many changed nodes lie
@@ -72,7 +72,8 @@ class DrawnGraph:
 def drawn_graph(model: ir.Model, title: str) -> tuple[DrawnGraph, dict[int, int]]:
     """Returns the main graph of a model, with inputs and outputs as nodes and constants left out.
 
-    A value that a body of a node captures counts as an input of the node.
+    What is computed of constants alone, such as a dequantized weight, is left out with them. A value that a body of a
+    node captures counts as an input of the node.
 
     Returns:
         The graph, and its positions by the position of a node in the model's main graph.
@@ -85,16 +86,16 @@ def drawn_graph(model: ir.Model, title: str) -> tuple[DrawnGraph, dict[int, int]
             made[value] = len(nodes)
             nodes.append(DrawnNode(value.name or "", "input", state=INTERFACE))
     for index, node in enumerate(model.graph):
-        if node.op_type == "Constant" and not node.domain:
+        taken = list(_taken(node))
+        inputs = dict.fromkeys(made[value] for value in taken if value in made)
+        if (node.op_type == "Constant" and not node.domain) or (taken and not inputs):
             continue
-        inputs = dict.fromkeys(made[value] for value in _taken(node) if value in made)
         places[index] = len(nodes)
         made |= dict.fromkeys(node.outputs, len(nodes))
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         nodes.append(DrawnNode(node.name or "", op, tuple(inputs)))
-    for value in model.graph.outputs:
-        if value in made:
-            nodes.append(DrawnNode(value.name or "", "output", (made[value],), INTERFACE))
+    ends = [value for value in model.graph.outputs if value in made]
+    nodes += [DrawnNode(value.name or "", "output", (made[value],), INTERFACE) for value in ends]
     return DrawnGraph(title, tuple(nodes)), places
 
 
@@ -106,7 +107,9 @@ def _taken(node: ir.Node) -> Iterable[ir.Value]:
             yield from _taken(inner)
 
 
-def draw(graphs: Sequence[DrawnGraph], links: Iterable[tuple[int, int]] = (), *, title: str = "Graph") -> Drawing | None:
+def draw(
+    graphs: Sequence[DrawnGraph], links: Iterable[tuple[int, int]] = (), *, title: str = "Graph"
+) -> Drawing | None:
     """Returns the drawing of one graph, or of two side by side.
 
     Args:
@@ -124,8 +127,8 @@ def draw(graphs: Sequence[DrawnGraph], links: Iterable[tuple[int, int]] = (), *,
     present = {node.state for graph in graphs for node in graph.nodes}
     legend = [(state, meaning) for state, meaning in STATES.items() if state in present]
     caption = (
-        "Matched nodes stand in one row and are linked. A box with a shadow is a run of equal nodes: select it to unfold "
-        "it on both sides."
+        "Matched nodes stand in one row and are linked. A box with a shadow is a run of equal nodes: select it to "
+        "unfold it on both sides. Constants, and what is computed of them alone, are not drawn."
     )
     return Drawing(
         {"sides": sides, "links": sorted(set(links)), "states": STATES},

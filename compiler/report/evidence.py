@@ -1,9 +1,7 @@
 """What a compile knows beyond its record, for the page: the models, and what was measured of their insides."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from sardonyx.report.charts import Histogram
 from sardonyx.report.comparison import Comparison
 
 
@@ -74,42 +72,17 @@ class NodeTimes:
 
 
 @dataclass(frozen=True)
-class WeightError:
-    """What rounding a weight cost.
-
-    Attributes:
-        weight: Its name.
-        dtype: The type it is stored as.
-        granularity: Per tensor or per channel.
-        sqnr_db: Signal-to-noise ratio of the rounded weight, in dB.
-        max_abs: Largest absolute rounding error.
-        scale_ratio: Largest scale over the smallest.
-    """
-
-    weight: str
-    dtype: str
-    granularity: str
-    sqnr_db: float
-    max_abs: float
-    scale_ratio: float
-
-
-@dataclass(frozen=True)
 class Evidence:
     """All of it; what is missing has a sentence that says why.
 
     Attributes:
-        comparison: The original and the chosen model; None where they could not be compared.
+        comparison: The original and the chosen model; None where they were not compared.
+        no_comparison: Why not.
         drift: Error along the depth.
         times: Time by node.
-        histograms: Calibration histograms, the worst first.
-        weights: Errors of rounded weights.
-        missing: Why a section is empty, by its title.
     """
 
     comparison: Comparison | None = None
+    no_comparison: str = ""
     drift: Drift = Drift()
     times: NodeTimes = NodeTimes()
-    histograms: tuple[Histogram, ...] = ()
-    weights: tuple[WeightError, ...] = ()
-    missing: Mapping[str, str] = field(default_factory=dict)

@@ -1,12 +1,15 @@
 """Sections of what was measured inside the models: drift, time by node, calibration, weights."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from sardonyx.report import charts
 from sardonyx.report.charts import Histogram
-from sardonyx.report.content import Block, Charts, Column, Section, Table
-from sardonyx.report.evidence import Drift, NodeTime, NodeTimes, WeightError
+from sardonyx.report.content import Charts, Column, Section, Table, names, numbers
+from sardonyx.report.evidence import Drift, NodeTime, NodeTimes
 
 MOST_POINTS = 4_000
 """Points of a chart; of more, the worst of equal stretches are drawn, and all are in the table."""
@@ -21,12 +24,14 @@ def drift_section(drift: Drift) -> Section:
     drawn = [min(ordered[i : i + stride], key=lambda p: p.sqnr_db) for i in range(0, len(ordered), stride)]
     chart = charts.drift([point.depth for point in drawn], [point.sqnr_db for point in drawn])
     columns = (
-        Column("value before", "name"), Column("value after", "name"), Column("computed by", "name"),
-        Column("position", "number"), Column("SQNR dB", "number"), Column("max abs", "number"),
+        names("value before"), names("value after"), names("computed by"),
+        numbers("position"), numbers("SQNR dB", ".1f"), numbers("max abs", ".3e"),
     )  # fmt: skip
     worst = sorted(drift.points, key=lambda point: (point.sqnr_db, point.depth))
     rows = [(p.before, p.after, p.producer, p.depth, p.sqnr_db, p.max_abs) for p in worst]
-    return Section("Error along the depth", (chart, Table(columns, rows, "Matched values, the worst first")), drift.summary)
+    return Section(
+        "Error along the depth", (chart, Table(columns, rows, "Matched values, the worst first")), drift.summary
+    )
 
 
 def times_section(times: NodeTimes, names: tuple[str, str]) -> Section:
@@ -36,8 +41,8 @@ def times_section(times: NodeTimes, names: tuple[str, str]) -> Section:
         return Section(title, (), times.summary)
     chart = charts.times(_by_operator(times.before), _by_operator(times.after), names)
     columns = (
-        Column("model"), Column("node", "name"), Column("operator", "name"), Column("ms a run", "number"),
-        Column("share %", "number"), Column("made from", "name"),
+        Column("model"), names("node"), names("operator"), numbers("ms a run", ",.4f"),
+        numbers("share %", ".1f"), names("made from"),
     )  # fmt: skip
     rows = [
         (name, node.node, node.op_type, node.milliseconds, 100 * node.milliseconds / (total or 1.0), node.source)
@@ -56,30 +61,37 @@ def _by_operator(nodes: Iterable[NodeTime]) -> Mapping[str, float]:
     return spent
 
 
-def calibration_section(histograms: tuple[Histogram, ...], missing: str) -> Section:
-    """Returns histograms of activations with the ranges chosen for them."""
+def calibration_section(activations: Sequence[Mapping[str, Any]]) -> Section:
+    """Returns histograms of activations with the ranges chosen for them; entries as `rounding_evidence` makes them."""
     title = "Calibration"
-    if not histograms:
-        return Section(title, (), missing)
+    if not activations:
+        return Section(title)
+    seen = [
+        Histogram(
+            value=entry["value"],
+            edges=tuple(np.linspace(*entry["edges"], len(entry["counts"]) + 1).tolist()),
+            counts=tuple(entry["counts"]),
+            low=entry["low"],
+            high=entry["high"],
+            sqnr_db=math.inf if entry["sqnr_db"] is None else entry["sqnr_db"],
+        )
+        for entry in activations
+    ]
     summary = (
-        f"The {len(histograms)} activations with the largest rounding error; counts on a logarithmic scale, "
-        "the range that integers cover between the lines."
+        f"The {len(seen)} activations that rounding costs the most. Counts are on a logarithmic scale; the integers "
+        "cover the range between the lines."
     )
-    return Section(title, (Charts(tuple(charts.histogram(seen) for seen in histograms)),), summary)
+    return Section(title, (Charts(tuple(charts.histogram(each) for each in seen)),), summary)
 
 
-def weights_section(weights: tuple[WeightError, ...], missing: str) -> Section:
-    """Returns what rounding the weights cost, the worst first."""
+def weights_section(weights: Sequence[Mapping[str, Any]]) -> Section:
+    """Returns what rounding the weights cost, the worst first; entries as `rounding_evidence` makes them."""
     title = "Weights"
     if not weights:
-        return Section(title, (), missing)
+        return Section(title)
     columns = (
-        Column("weight", "name"), Column("stored as"), Column("scales"), Column("SQNR dB", "number"),
-        Column("max abs error", "number"), Column("largest / smallest scale", "number"),
+        names("weight"), Column("stored as"), numbers("scales"), numbers("SQNR dB", ".1f"),
+        numbers("max abs error", ".3e"), numbers("largest / smallest scale", ",.1f"),
     )  # fmt: skip
-    rows = [
-        (w.weight, w.dtype, w.granularity, w.sqnr_db, w.max_abs, w.scale_ratio)
-        for w in sorted(weights, key=lambda w: w.sqnr_db)
-    ]
-    blocks: tuple[Block, ...] = (Table(columns, rows, "Rounded weights, the worst first"),)
-    return Section(title, blocks, f"{len(weights):,} weights are stored as integers.")
+    rows = [(w["weight"], w["dtype"], w["channels"], w["sqnr_db"], w["max_abs"], w["scale_ratio"]) for w in weights]
+    return Section(title, (Table(columns, rows, "Rounded weights, the worst first"),))

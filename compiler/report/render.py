@@ -1,8 +1,8 @@
 """From a report to one HTML file that needs nothing else: no network, no other file, no server.
 
 Everything in a report is text that a stranger's model may have written. Jinja2 escapes it in HTML; data for the page's
-script travels as JSON in an element that is never run; names are isolated, so that right-to-left text stays in its cell;
-and the page forbids itself, by a content security policy, to load anything and to run any script but its own.
+script travels as JSON in an element that is never run; names are isolated, so that right-to-left text stays in its
+cell; and the page forbids itself, by a content security policy, to load anything and to run any script but its own.
 """
 
 import base64
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sardonyx.errors import SaveError
-from sardonyx.report.content import Cell, Report, Table
+from sardonyx.report.content import Cell, Column, Report, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -86,8 +86,8 @@ def short(text: str) -> str:
     return f"{text[:half]} […] {text[-half:]} ({len(text):,} characters)"
 
 
-def shown(cell: Cell) -> str:
-    """Returns a cell as it is read: thousands separated, floats with four digits, nothing for None."""
+def shown(cell: Cell, column: Column) -> str:
+    """Returns a cell as it is read: thousands separated, floats in the column's form, nothing for None."""
     if cell is None:
         return ""
     if isinstance(cell, str):
@@ -96,12 +96,12 @@ def shown(cell: Cell) -> str:
         return f"{cell:,}"
     if not math.isfinite(cell):
         return "∞" if cell > 0 else "-∞" if cell < 0 else "NaN"
-    return f"{cell:,.0f}" if abs(cell) >= 1e4 else f"{cell:.4g}"
+    return format(cell, column.form)
 
 
 def _table_data(table: Table) -> dict[str, Any]:
     """What the script sorts and searches: what is shown, and for numbers the number itself."""
-    rows = [[shown(cell) for cell in row] for row in table.rows]
+    rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
     numbers = {
         index: [_sortable(row[index]) for row in table.rows]
         for index, column in enumerate(table.columns)

@@ -1,6 +1,6 @@
 // Graphs: one, or two side by side in common rows. Equal runs are folded to one box each. What is folded is decided by the
 // reader, so rows, order and places are computed here, and only what is in sight is in the document.
-const BOX = { width: 172, height: 40, apart: 20, row: 68, lane: 12, margin: 24, gutter: 110 };
+const BOX = { width: 172, height: 40, apart: 20, row: 68, lane: 12, margin: 24, head: 44, gutter: 110 };
 const LONG = 40; // rows: a longer edge keeps no lane free for itself
 const CHUNK = 8; // rows whose edges are looked up together
 const SVG = "http://www.w3.org/2000/svg";
@@ -161,6 +161,7 @@ function layOut(sides, links, opened) {
   assignRows(items);
   const rows = items.reduce((most, item) => Math.max(most, item.row), 0) + 1;
   let left = BOX.margin;
+  const titles = [];
   const edges = [];
   sides.forEach((side, s) => {
     const made = makeLayers(items, s, rows);
@@ -173,10 +174,12 @@ function layOut(sides, links, opened) {
     }
     if (low > high) low = high = 0;
     const wide = Math.max(high - low, BOX.width);
+    const centre = left + wide / 2;
     const shift = left - low + (wide - (high - low)) / 2;
     for (const layer of made.layers) for (const point of layer) point.x += shift;
     left += wide + (s + 1 < sides.length ? BOX.gutter : BOX.margin);
     edges.push(...made.edges);
+    titles.push({ x: centre, title: side.title });
   });
   const layers = Array.from({ length: rows }, () => []);
   items.forEach((item) => layers[item.row].push(item));
@@ -184,7 +187,7 @@ function layOut(sides, links, opened) {
   for (const edge of edges) {
     for (let chunk = Math.floor(edge.first / CHUNK); chunk <= Math.floor(edge.last / CHUNK); chunk += 1) chunks[chunk].push(edge);
   }
-  return { items, owner, layers, chunks, width: left, height: rows * BOX.row + BOX.margin };
+  return { items, owner, layers, chunks, width: left, height: rows * BOX.row + BOX.head, titles };
 }
 
 // ---- Drawing ---------------------------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ function svg(name, attributes, text) {
   return made;
 }
 
-const top_ = (point) => point.row * BOX.row + BOX.margin;
+const top_ = (point) => point.row * BOX.row + BOX.head;
 const middle = (text, most) => {
   const letters = [...text];
   return letters.length <= most ? text : `${letters.slice(0, most / 2).join("")}…${letters.slice(1 - most / 2).join("")}`;
@@ -289,6 +292,7 @@ function makeDrawing(root) {
         }
       }
     }
+    for (const { x, title } of plan.titles) front.append(svg("text", { class: "title", x, y: 24 }, middle(title, 40)));
     surface.replaceChildren(ties, back, front);
   }
 
