@@ -34,19 +34,19 @@ def drift_section(drift: Drift) -> Section:
     )
 
 
-def times_section(times: NodeTimes, names: tuple[str, str]) -> Section:
+def times_section(times: NodeTimes, models: tuple[str, str]) -> Section:
     """Returns where the time goes, by operator as a chart and by node as a table."""
     title = "Time by node"
     if not times.before and not times.after:
         return Section(title, (), times.summary)
-    chart = charts.times(_by_operator(times.before), _by_operator(times.after), names)
+    chart = charts.times(_by_operator(times.before), _by_operator(times.after), models)
     columns = (
         Column("model"), names("node"), names("operator"), numbers("ms a run", ",.4f"),
         numbers("share %", ".1f"), names("made from"),
     )  # fmt: skip
     rows = [
-        (name, node.node, node.op_type, node.milliseconds, 100 * node.milliseconds / (total or 1.0), node.source)
-        for name, nodes in zip(names, (times.before, times.after), strict=True)
+        (model, node.node, node.op_type, node.milliseconds, 100 * node.milliseconds / (total or 1.0), node.source)
+        for model, nodes in zip(models, (times.before, times.after), strict=True)
         for total in [sum(node.milliseconds for node in nodes)]
         for node in nodes
     ]
@@ -69,7 +69,7 @@ def calibration_section(activations: Sequence[Mapping[str, Any]]) -> Section:
     seen = [
         Histogram(
             value=entry["value"],
-            edges=tuple(np.linspace(*entry["edges"], len(entry["counts"]) + 1).tolist()),
+            edges=tuple(np.linspace(entry["edges"][0], entry["edges"][1], len(entry["counts"]) + 1).tolist()),
             counts=tuple(entry["counts"]),
             low=entry["low"],
             high=entry["high"],
