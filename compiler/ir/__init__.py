@@ -36,6 +36,7 @@ from onnx_ir import (
     tensor,
     val,
 )
+from onnx_ir.analysis import analyze_implicit_usage
 from onnx_ir.convenience import replace_all_uses_with, replace_nodes_and_values
 from onnx_ir.passes import InPlacePass, PassBase, PassResult
 from onnx_ir.passes import common as common_passes
@@ -115,6 +116,7 @@ __all__ = [
     "Violation",
     "add_initializer",
     "all_graphs",
+    "analyze_implicit_usage",
     "attribute",
     "clone",
     "common_passes",
