@@ -41,6 +41,7 @@ from onnx_ir.convenience import replace_all_uses_with, replace_nodes_and_values
 from onnx_ir.passes import InPlacePass, PassBase, PassResult
 from onnx_ir.passes import common as common_passes
 
+from sardonyx.ir.defaults import default_attributes
 from sardonyx.ir.digest import digest, file_sha256
 from sardonyx.ir.evaluate import EvaluationError, evaluate_node
 from sardonyx.ir.formal_types import FormalType, NodeTypes, formal_types
@@ -122,6 +123,7 @@ __all__ = [
     "common_passes",
     "constant_tensor",
     "convenience",
+    "default_attributes",
     "digest",
     "ensure_shapes",
     "evaluate_node",
