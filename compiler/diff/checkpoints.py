@@ -1,19 +1,17 @@
 """Where two models are compared: pairs of values in the order of computation, each with the nodes it answers for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
 
 from sardonyx import ir
+from sardonyx.diff.dequantize import restored_constant, stored_tensors
 from sardonyx.diff.quantities import Pairs, is_dequantize, is_quantize
 from sardonyx.diff.segments import Replacement, Segment, Wiring
 
 _ROUND_TRIP = ["QuantizeLinear", "DequantizeLinear"]
 _CONSTANT_OPERATORS = frozenset({"Constant", "DequantizeLinear"})
-
-
-Opsets = tuple[Mapping[str, int], Mapping[str, int]]
 
 
 class Noise(StrEnum):
@@ -94,13 +92,11 @@ class Planner:
         before: Wiring of the first model's main graph.
         after: Wiring of the second's.
         pairs: Values that carry the same quantity.
-        opsets: Opset version by domain of both models.
     """
 
-    def __init__(self, before: Wiring, after: Wiring, pairs: Pairs, opsets: Opsets) -> None:
+    def __init__(self, before: Wiring, after: Wiring, pairs: Pairs) -> None:
         self._before, self._after = before, after
         self._given = pairs.given
-        self._opsets = opsets
         self._pairs = sorted(pairs.pairs, key=lambda pair: after.position(pair.after))
         self._stops_before = frozenset(pair.before for pair in pairs.pairs) | frozenset(pairs.given.values())
         self._stops_after = frozenset(pair.after for pair in pairs.pairs) | frozenset(pairs.given)
@@ -155,7 +151,7 @@ class Planner:
         if old is None or new is None or not _comparable_constants(old, new) or _same_constant(old, new):
             return None
         if (new, a) not in self._constants:
-            tensors = [constant_tensor(value, opsets) for value, opsets in zip((old, new), self._opsets, strict=True)]
+            tensors = restored_constant(old), restored_constant(new)
             if tensors[0] is None or tensors[1] is None:
                 return None
             self._constants[new, a] = ConstantPair(old, new, tensors[0], tensors[1], b, a)
@@ -164,31 +160,6 @@ class Planner:
     def _replacement(self, pair: ConstantPair) -> Replacement:
         reader = pair.reader_after
         return Replacement(self._after.index(reader), reader.inputs.index(pair.after), pair.before_tensor)
-
-
-def constant_tensor(value: ir.Value, opset_imports: Mapping[str, int]) -> ir.TensorProtocol | None:
-    """Returns a constant as a tensor, dequantized where a DequantizeLinear restores it.
-
-    Args:
-        value: An initializer, or the output of a node that restores a constant.
-        opset_imports: Opset version by domain of its model.
-
-    Returns:
-        The tensor, which is computed each time it is read where it must be; None where it cannot be.
-    """
-    tensor = ir.convenience.get_const_tensor(value)
-    producer = value.producer()
-    if tensor is not None or producer is None:
-        return tensor
-    stored = [tensor for tensor in _stored_tensors(producer) if tensor is not None]
-    if len(stored) != len(producer.inputs) or producer.domain or value.dtype is None or value.shape is None:
-        return None
-
-    def restore() -> ir.TensorProtocol:
-        (restored,) = ir.evaluate_node(producer, [ir.read_array(t) for t in stored], opset_imports=opset_imports)
-        return ir.tensor(restored)
-
-    return ir.LazyTensor(restore, dtype=value.dtype, shape=ir.Shape(value.shape.numpy()), name=value.name)
 
 
 def _computing(nodes: Sequence[ir.Node]) -> tuple[ir.Node, ...]:
@@ -221,7 +192,7 @@ def _same_constant(old: ir.Value, new: ir.Value) -> bool:
     producers = [value.producer() for value in (old, new)]
     if any(tensor is not None for tensor in stored) or None in producers:
         return False
-    return _same_tensors(*(_stored_tensors(producer) for producer in producers if producer is not None))
+    return _same_tensors(*(stored_tensors(producer) for producer in producers if producer is not None))
 
 
 def _same_tensors(old: Sequence[ir.TensorProtocol | None], new: Sequence[ir.TensorProtocol | None]) -> bool:
@@ -235,10 +206,6 @@ def _same_tensors(old: Sequence[ir.TensorProtocol | None], new: Sequence[ir.Tens
         )
         for b, a in zip(old, new, strict=True)
     )
-
-
-def _stored_tensors(node: ir.Node) -> list[ir.TensorProtocol | None]:
-    return [None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs]
 
 
 def _noise(before: Sequence[ir.Node], after: Sequence[ir.Node]) -> tuple[Noise, ir.Node | None]:

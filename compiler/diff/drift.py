@@ -41,8 +41,7 @@ def drift(
     """
     wiring = Wiring(before.graph), Wiring(after.graph)
     pairs = pairs_of(wiring[0].values, wiring[1].values, matching)
-    opsets = before.opset_imports, after.opset_imports
-    plan = Planner(*wiring, pairs, opsets).plan()
+    plan = Planner(*wiring, pairs).plan()
     with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
         measuring = Measuring(before, after, input_names(before, after, matching), options, Path(folder))
         measured, count = measuring.measure(plan.checkpoints, samples)

@@ -15,6 +15,7 @@ from statistics import median
 import numpy as np
 
 from sardonyx import ir
+from sardonyx.diff.dequantize import stored_tensors
 from sardonyx.measure import Array
 
 STEP_MARGIN = 16.0
@@ -95,7 +96,7 @@ def constant_bounds(restored_by: ir.Node | None, rms: float, dtype: ir.DataType 
         rms: Root mean square of the first model's constant.
         dtype: Type of both.
     """
-    scale = None if restored_by is None else ir.convenience.get_const_tensor(restored_by.inputs[1])
+    scale = None if restored_by is None else stored_tensors(restored_by)[1]
     if scale is None or not rms:
         return (4 * float(dtype.eps) if dtype is not None and dtype.is_floating_point() else 0.0), math.inf
     steps = np.abs(ir.read_array(scale).astype(np.float64))
@@ -106,6 +107,7 @@ def constant_bounds(restored_by: ir.Node | None, rms: float, dtype: ir.DataType 
 def _is_symmetric(quantizer: ir.Node, dtype: ir.DataType) -> bool:
     if not dtype.is_signed():
         return False
-    zero = quantizer.inputs[2] if len(quantizer.inputs) > 2 else None
-    tensor = None if zero is None else ir.convenience.get_const_tensor(zero)
-    return zero is None or (tensor is not None and not ir.read_array(tensor).any())
+    if len(quantizer.inputs) < 3 or quantizer.inputs[2] is None:
+        return True
+    zero_point = stored_tensors(quantizer)[2]
+    return zero_point is not None and not ir.read_array(zero_point).any()

@@ -9,6 +9,8 @@ from sardonyx.diff.matching import Matching
 QUANTIZERS = frozenset({"QuantizeLinear"})
 DEQUANTIZERS = frozenset({"DequantizeLinear"})
 
+_CLIPPING = frozenset({"Relu", "Clip"})
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -97,10 +99,18 @@ def _see_through(a: ir.Value, b: ir.Value, found: dict[ir.Value, Pair], given: d
     forms_a, forms_b = tuple(rounded_forms(a)), tuple(rounded_forms(b))
     for form in forms_a:
         if form not in found:
-            found[form] = Pair(forms_b[0] if forms_b else b, form, rounded=not forms_b)
+            found[form] = Pair(forms_b[0] if forms_b else _absorbed(b, a), form, rounded=not forms_b)
             given[form] = found[form].before
     if forms_b and not forms_a:
         given[a] = forms_b[0]
+
+
+def _absorbed(b: ir.Value, a: ir.Value) -> ir.Value:
+    """Returns the value that is rounded where the grid clips as an activation does, which has gone for that reason."""
+    readers = [use.node for use in b.uses()]
+    if len(readers) != 1 or readers[0].op_type not in _CLIPPING or any(not is_quantize(use.node) for use in a.uses()):
+        return b
+    return readers[0].outputs[0]
 
 
 def _as_floats(b: ir.Value, a: ir.Value) -> Iterator[tuple[ir.Value, ir.Value]]:
