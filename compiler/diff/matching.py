@@ -1,106 +1,98 @@
-"""Which nodes, values and initializers of two models are the same, although names, order, fusion and Q/DQ changed."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+"""Matching: which nodes, values and initializers of two models are the same, although names, order, fusion changed."""
 
 from sardonyx import ir
+from sardonyx.diff.correspondence import Group, How, Matching, NodeRef
+from sardonyx.diff.groups import Grouping
+from sardonyx.diff.pairs import Pairs
+from sardonyx.diff.propagation import Propagation
+from sardonyx.diff.stages import Stages, match_interface
+from sardonyx.diff.view import View, view_of
+from sardonyx.diff.weights import match_initializers
+from sardonyx.passes.provenance import sources
 
-How = Literal["same", "renamed", "replaced", "fused", "decomposed", "moved", "added", "removed"]
-"""What became of the nodes of a group.
+__all__ = ["Group", "How", "Matching", "NodeRef", "match"]
 
-`same` and `renamed` are one node each with the same operator; attributes, weights and types may differ, which `compare`
-says. `replaced` is other operators in their place, `fused` fewer nodes, `decomposed` more, `moved` the same nodes in
-another order of computation or in another graph.
-"""
-
-
-@dataclass(frozen=True)
-class NodeRef:
-    """A node of a model.
-
-    Attributes:
-        scope: Path from the main graph to the node's graph: `NODE.ATTRIBUTE` for a subgraph, `NODE.ATTRIBUTE[INDEX]`
-            where the attribute holds several, `function DOMAIN::NAME` for a function's body; empty for the main graph.
-        name: The node's name.
-        op_type: Its operator.
-        domain: The operator's domain; empty for the standard one.
-        index: Position of the node in its graph.
-    """
-
-    scope: tuple[str, ...]
-    name: str
-    op_type: str
-    domain: str
-    index: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """Nodes of one model that together do what nodes of the other do.
-
-    Attributes:
-        before: Nodes of the first model in the order of their graph; empty for added ones.
-        after: Nodes of the second model; empty for removed ones.
-        how: What became of them.
-        evidence: Why they belong together, as a phrase.
-    """
-
-    before: tuple[NodeRef, ...]
-    after: tuple[NodeRef, ...]
-    how: How
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Matching:
-    """What of two models corresponds. Every node of either model is in exactly one group.
-
-    Attributes:
-        groups: Groups in the order of the second model; removed nodes stand after what computes their input.
-        values: Name of a value of the first model's main graph -> name of the value of the second's that carries the
-            same quantity, quantization noise aside. Inputs and nodes' outputs, no constants.
-        initializers: Name of an initializer of the first model's main graph -> name of the one that took its place.
-    """
-
-    groups: tuple[Group, ...]
-    values: Mapping[str, str]
-    initializers: Mapping[str, str]
+ROUNDS = 8
+"""Rounds of all stages at most; nearly all models settle in two."""
 
 
 def match(before: ir.Model, after: ir.Model, *, provenance: bool = True) -> Matching:
-    """Matches two models.
+    """Matches two models, in time nearly linear in their nodes and bytes.
+
+    What is computed alike from the inputs, or used alike up to the outputs, is matched first; then what has the same
+    weights, and what has the same names where names agree with all that; then the neighbours of what is matched,
+    across operators that were fused, folded or taken apart. Identity, Cast between floats, and Q/DQ carry a quantity on
+    and are seen through. Nodes between matched values belong together.
 
     Args:
-        before: The first model; it is not changed.
+        before: The first model; it is not changed. Shapes should be inferred, as `ir.load` does.
         after: The second model; it is not changed.
         provenance: Whether to believe what the passes of a compile noted in the nodes they made.
 
     Raises:
         LoadError: If external weights can no longer be read.
     """
-    groups: list[Group] = []
-    theirs = {_key(ref): ref for ref in _refs(before)}
-    for ref in _refs(after):
-        partner = theirs.pop(_key(ref), None)
-        if partner is None:
-            groups.append(Group((), (ref,), "added", "only the second model has a node of this name"))
-        else:
-            groups.append(Group((partner,), (ref,), "same", "name and operator"))
-    groups += [Group((ref,), (), "removed", "only the first model has a node of this name") for ref in theirs.values()]
-    values = _values(before.graph) & _values(after.graph)
-    weights = set(before.graph.initializers) & set(after.graph.initializers)
-    return Matching(tuple(groups), {name: name for name in values}, {name: name for name in weights})
+    with ir.paused_gc():
+        pairs = Pairs(view_of(before), view_of(after))
+        match_interface(pairs)
+        _match_values(pairs)
+        made_from = _sources(pairs) if provenance else {}
+        groups = Grouping(pairs, made_from).groups()
+        return Matching(groups, _value_names(pairs), match_initializers(pairs, groups))
 
 
-def _key(ref: NodeRef) -> tuple[object, ...]:
-    return ref.scope, ref.name, ref.domain, ref.op_type
+def _match_values(pairs: Pairs) -> None:
+    stages, propagation = Stages(pairs), Propagation(pairs)
+    for _ in range(ROUNDS):
+        found = stages.alike() + stages.weights() + stages.names()
+        found += stages.alike_but_for_weights() + propagation.run()
+        if not found:
+            break
 
 
-def _values(graph: ir.Graph) -> set[str]:
-    made = (value for node in graph for value in node.outputs)
-    return {value.name for value in (*graph.inputs, *made) if value.name}
+def _sources(pairs: Pairs) -> dict[int, list[int]]:
+    """Positions of the nodes of the first model that nodes of the second say they were made from."""
+    named = {node.ref.name: position for position, node in enumerate(pairs.before.nodes) if node.ref.name}
+    found: dict[int, list[int]] = {}
+    for position, node in enumerate(pairs.after.nodes):
+        origin = [named[name] for name in sources(node.node) if name in named]
+        if origin:
+            found[position] = origin
+    return found
 
 
-def _refs(model: ir.Model) -> list[NodeRef]:
-    return [NodeRef((), node.name or "", node.op_type, node.domain, index) for index, node in enumerate(model.graph)]
+def _value_names(pairs: Pairs) -> dict[str, str]:
+    """Names of matched values of the main graphs; values that only carry a quantity on keep their kind of type."""
+    carrying = _carrying(pairs.after)
+    found: dict[str, str] = {}
+    for value, root in enumerate(pairs.before.root):
+        partner = pairs.forward.get(root, pairs.doubles.get(root))
+        if partner is None or not _in_main(pairs.before, value):
+            continue
+        chosen = _counterpart(pairs, value, [v for v in carrying.get(partner, ()) if _in_main(pairs.after, v)])
+        if chosen is not None:
+            found[pairs.before.name(value)] = pairs.after.name(chosen)
+    return found
+
+
+def _carrying(view: View) -> dict[int, list[int]]:
+    """Values by their root, the root first."""
+    found: dict[int, list[int]] = {}
+    for value, root in enumerate(view.root):
+        if value not in view.constants:
+            found.setdefault(root, []).append(value)
+    return found
+
+
+def _counterpart(pairs: Pairs, value: int, candidates: list[int]) -> int | None:
+    """Of values that carry the same quantity, the one to compare with: of the same name, else of the same type."""
+    same = [v for v in candidates if pairs.after.name(v) == pairs.before.name(value)]
+    typed = [v for v in candidates if pairs.after.values[v].dtype == pairs.before.values[value].dtype]
+    floats = [v for v in candidates if pairs.alike(value, v)]
+    return next(iter((*(v for v in same if pairs.alike(value, v)), *typed, *floats)), None)
+
+
+def _in_main(view: View, value: int) -> bool:
+    maker = view.maker(value)
+    named = bool(view.name(value))
+    return named and (not maker.ref.scope if maker is not None else value in view.inputs)

@@ -7,7 +7,7 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sardonyx.diff.matching import How, NodeRef
+from sardonyx.diff.correspondence import How, NodeRef
 
 DIFF_VERSION: Final = 1
 
@@ -73,7 +73,7 @@ class Region(Part):
     """Nodes of one model that together do what nodes of the other do.
 
     Attributes:
-        how: What became of them, see `matching.How`.
+        how: What became of them, see `correspondence.How`.
         before: Nodes of the first model.
         after: Nodes of the second.
         evidence: Why they belong together.

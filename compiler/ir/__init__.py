@@ -36,10 +36,12 @@ from onnx_ir import (
     tensor,
     val,
 )
+from onnx_ir.analysis import analyze_implicit_usage
 from onnx_ir.convenience import replace_all_uses_with, replace_nodes_and_values
 from onnx_ir.passes import InPlacePass, PassBase, PassResult
 from onnx_ir.passes import common as common_passes
 
+from sardonyx.ir.defaults import default_attributes
 from sardonyx.ir.digest import digest, file_sha256
 from sardonyx.ir.evaluate import EvaluationError, evaluate_node
 from sardonyx.ir.formal_types import FormalType, NodeTypes, formal_types
@@ -115,11 +117,13 @@ __all__ = [
     "Violation",
     "add_initializer",
     "all_graphs",
+    "analyze_implicit_usage",
     "attribute",
     "clone",
     "common_passes",
     "constant_tensor",
     "convenience",
+    "default_attributes",
     "digest",
     "ensure_shapes",
     "evaluate_node",

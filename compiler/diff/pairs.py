@@ -1,0 +1,107 @@
+"""The values of two models that are taken to be the same quantity, as far as is known."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sardonyx import ir
+from sardonyx.diff.view import FLOATS, View
+
+
+@dataclass(eq=False)
+class Pairs:
+    """Matched values, one to one, with the evidence.
+
+    Attributes:
+        before: The first model.
+        after: The second model.
+        forward: Number of a value of the first model -> that of its partner.
+        backward: The reverse.
+        evidence: Why, by number of the first model.
+        doubles: Values of the first model that are computed once in the second, though not alone: number -> number.
+        new: Values of the first model that were matched since this list was last emptied.
+    """
+
+    before: View
+    after: View
+    forward: dict[int, int] = field(default_factory=dict)
+    backward: dict[int, int] = field(default_factory=dict)
+    evidence: dict[int, str] = field(default_factory=dict)
+    doubles: dict[int, int] = field(default_factory=dict)
+    new: list[int] = field(default_factory=list)
+
+    def add(self, before: int, after: int, evidence: str) -> bool:
+        """Matches two values, unless either has a partner, is constant, or they cannot be the same quantity."""
+        if before in self.forward or after in self.backward:
+            return False
+        if before in self.before.constants or after in self.after.constants or not self.alike(before, after):
+            return False
+        self.forward[before] = after
+        self.backward[after] = before
+        self.evidence[before] = evidence
+        self.new.append(before)
+        return True
+
+    def alike(self, before: int, after: int) -> bool:
+        """Whether two values may be the same quantity: types but for precision, ranks, and whether they are inputs."""
+        first, second = self.before.values[before], self.after.values[after]
+        if not _types_alike(first.dtype, second.dtype):
+            return False
+        return first.shape is None or second.shape is None or len(first.shape) == len(second.shape)
+
+    def same_shape(self, before: int, after: int) -> bool:
+        """Whether no dimension is known to differ."""
+        first, second = self.before.shape(before), self.after.shape(after)
+        if first is None or second is None:
+            return True
+        if len(first) != len(second):
+            return False
+        return all(a is None or b is None or a == b for a, b in zip(first, second, strict=True))
+
+    def by_number(self, numbers: tuple[Sequence[int], Sequence[int]], evidence: str, *, computed: bool = False) -> int:
+        """Matches values of equal numbers, those of equal names first, the others in order.
+
+        Args:
+            numbers: A number for each value, of both models.
+            evidence: What equal numbers mean.
+            computed: Whether equal numbers mean that the same is computed: a surplus is then noted in `doubles`.
+
+        Returns:
+            How many were matched.
+        """
+        theirs: dict[int, list[int]] = defaultdict(list)
+        for value in self.after.roots():
+            if value not in self.backward:
+                theirs[numbers[1][value]].append(value)
+        ours: dict[int, list[int]] = defaultdict(list)
+        for value in self.before.roots():
+            if value not in self.forward and numbers[0][value] in theirs:
+                ours[numbers[0][value]].append(value)
+        found = 0
+        for number, values in ours.items():
+            partners = theirs[number]
+            if len(values) != len(partners) and not computed:
+                continue  # which of them it is cannot be told
+            for before, after in self._in_order(values, partners):
+                found += self.add(before, after, evidence)
+            if computed:
+                self.doubles.update((value, partners[0]) for value in values if value not in self.forward)
+        return found
+
+    def _in_order(self, values: Sequence[int], partners: Sequence[int]) -> Iterable[tuple[int, int]]:
+        if len(values) == len(partners) == 1:
+            return [(values[0], partners[0])]
+        named = {self.after.name(value): value for value in partners}
+        by_name = [(v, named[name]) for v in values if (name := self.before.name(v)) in named]
+        taken = {v for v, _ in by_name}, {v for _, v in by_name}
+        rest = [v for v in values if v not in taken[0]], [v for v in partners if v not in taken[1]]
+        return [*by_name, *zip(*rest, strict=False)]
+
+    def known(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Returns numbers for the matched values of both models, below all others."""
+        first = {value: -1 - value for value in self.forward}
+        return first, {partner: first[value] for value, partner in self.forward.items()}
+
+
+def _types_alike(first: ir.DataType | None, second: ir.DataType | None) -> bool:
+    return first is None or second is None or first == second or (first in FLOATS and second in FLOATS)

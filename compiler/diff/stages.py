@@ -1,0 +1,153 @@
+"""What tells at once which values of two models correspond: interface, equal computation, weights, names."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from sardonyx.diff.numbering import SMALL, Detail, Numbering, Numbers
+from sardonyx.diff.pairs import Pairs
+from sardonyx.diff.view import ABSENT, NodeView, View
+
+TRUSTED = 0.9
+"""Names are believed where this share of what is matched without them agrees with them."""
+
+
+def match_interface(pairs: Pairs) -> None:
+    """Matches inputs and outputs, by name, else by position where their numbers are equal."""
+    before, after = pairs.before, pairs.after
+    for ours, theirs, what in (
+        (before.inputs, after.inputs, "input of the model"),
+        (before.outputs, after.outputs, "output of the model"),
+    ):
+        # An output keeps its name where what it carries has another: the names are those of the interface.
+        graph_ends = (before.model.graph, after.model.graph)
+        names = [
+            [value.name for value in (graph.inputs if what.startswith("input") else graph.outputs)]
+            for graph in graph_ends
+        ]
+        places = dict(zip(names[1], theirs, strict=True))
+        for name, value in zip(names[0], ours, strict=True):
+            if name in places:
+                pairs.add(value, places[name], what)
+        if len(ours) == len(theirs):
+            for value, partner in zip(ours, theirs, strict=True):
+                pairs.add(value, partner, f"{what}, by position")
+
+
+class Stages:
+    """The stages of matching that look at whole models.
+
+    Args:
+        pairs: What is matched so far; the stages add to it.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self._numbers = Numbers()
+
+    def alike(self) -> int:
+        """Matches values that are computed alike from matched ones, then those that are used alike."""
+        views = self.pairs.before, self.pairs.after
+        numbering = Numbering(self._numbers, Detail.CONTENT)
+        known = self.pairs.known()
+        forward = [numbering.forward(view, given) for view, given in zip(views, known, strict=True)]
+        found = self.pairs.by_number((forward[0], forward[1]), "computed alike", computed=True)
+        known = self.pairs.known()
+        forward = [numbering.forward(view, given) for view, given in zip(views, known, strict=True)]
+        backward = [
+            numbering.backward(view, given, ahead) for view, given, ahead in zip(views, known, forward, strict=True)
+        ]
+        return found + self.pairs.by_number((backward[0], backward[1]), "used alike")
+
+    def alike_but_for_weights(self) -> int:
+        """Matches values that are computed and used alike when of weights only the shape is looked at."""
+        views = self.pairs.before, self.pairs.after
+        numbering = Numbering(self._numbers, Detail.SHAPE)
+        known = self.pairs.known()
+        both: list[list[int]] = []
+        for view, given in zip(views, known, strict=True):
+            forward = numbering.forward(view, given)
+            backward = numbering.backward(view, given, forward)
+            both.append([self._numbers.of(pair) for pair in zip(forward, backward, strict=True)])
+        return self.pairs.by_number((both[0], both[1]), "computed and used alike but for weights")
+
+    def weights(self) -> int:
+        """Matches what nodes with the same weights and attributes read and compute, where no others have them."""
+        found = 0
+        theirs = _weighted(self.pairs.after)
+        for key, node in _weighted(self.pairs.before).items():
+            partner = theirs.get(key)
+            if node is None or partner is None:
+                continue
+            for before, after in zip(node.outputs, partner.outputs, strict=False):
+                found += self.pairs.add(before, after, "computed with the same weights")
+            operands = list(self.pairs.before.data(node)), list(self.pairs.after.data(partner))
+            if len(operands[0]) == len(operands[1]) == 1 or not node.commutative:
+                for (_, before), (_, after) in zip(*operands, strict=False):
+                    if self.pairs.same_shape(before, after):
+                        found += self.pairs.add(before, after, "read with the same weights")
+        return found
+
+    def names(self) -> int:
+        """Matches values, then outputs of nodes, of the same name, where names can be believed."""
+        pairs = self.pairs
+        ours, theirs = _by_name(pairs.before), _by_name(pairs.after)
+        if self._trust(ours, theirs) < TRUSTED:
+            return 0
+        found = 0
+        for name, value in ours.items():
+            partner = theirs.get(name)
+            if partner is not None and pairs.same_shape(value, partner):
+                found += pairs.add(value, partner, "name")
+        nodes = {(node.ref.scope, node.ref.name): node for node in pairs.after.nodes if not node.transparent}
+        for node in pairs.before.nodes:
+            other = nodes.get((node.ref.scope, node.ref.name))
+            if other is not None and node.ref.name and other.kind == node.kind and not node.transparent:
+                for value, partner in zip(node.outputs, other.outputs, strict=False):
+                    if pairs.same_shape(value, partner):
+                        found += pairs.add(value, partner, "name of the node")
+        return found
+
+    def _trust(self, ours: Mapping[str, int], theirs: Mapping[str, int]) -> float:
+        """Share of what is matched that names agree with; of equal names, that name the same operator, if none is."""
+        agree = differ = 0
+        for value, partner in self.pairs.forward.items():
+            if self.pairs.before.producer[value] is None or self.pairs.evidence[value].startswith("output"):
+                continue
+            name, other = self.pairs.before.name(value), self.pairs.after.name(partner)
+            agree += name == other
+            differ += name != other and (name in theirs or other in ours)
+        if agree + differ:
+            return agree / (agree + differ)
+        common = [name for name in ours if name in theirs]
+        if not common:
+            return 0.0
+        kinds = [(self.pairs.before.maker(ours[name]), self.pairs.after.maker(theirs[name])) for name in common]
+        return sum(a is not None and b is not None and a.kind == b.kind for a, b in kinds) / len(kinds)
+
+
+def _by_name(view: View) -> dict[str, int]:
+    """Computed values of the main graph by name."""
+    return {
+        value.name: number
+        for number in view.roots()
+        if (value := view.values[number]).name and (maker := view.maker(number)) is not None and not maker.ref.scope
+    }
+
+
+def _weighted(view: View) -> dict[object, NodeView | None]:
+    """Nodes by their weights, attributes and operator; None where several have the same."""
+    found: dict[object, NodeView | None] = {}
+    readers: Counter[str] = Counter()
+    keys: dict[int, list[object]] = defaultdict(list)
+    for position, node in enumerate(view.nodes):
+        for operand, value in enumerate(node.inputs):
+            constant = view.constants.get(value) if value != ABSENT else None
+            if constant is not None and not node.transparent:
+                keys[position].append((0 if node.commutative else operand, constant.key))
+                readers[constant.key] += constant.size > SMALL
+    for position, used in keys.items():
+        node = view.nodes[position]
+        if any(readers[key[1]] == 1 for key in used):  # type: ignore[index]
+            key = (node.kind, node.attributes, len(node.inputs), tuple(sorted(map(str, used))))
+            found[key] = None if key in found else node
+    return found

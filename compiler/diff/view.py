@@ -1,0 +1,284 @@
+"""A model as flat tables of nodes and values, in which what only carries a quantity on is seen through."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sardonyx import ir
+from sardonyx.diff.constants import Constant, Folder, held, tensor_key
+from sardonyx.diff.correspondence import NodeRef
+
+ABSENT = -1
+"""In place of an operand that is left out."""
+
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+COMMUTATIVE = frozenset({
+    "Add", "Mul", "Max", "Min", "Sum", "Mean", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
+})  # fmt: skip
+"""Operators whose operands may change places."""
+
+
+@dataclass(eq=False)
+class NodeView:
+    """A node with its operands by number.
+
+    Attributes:
+        ref: Where it is.
+        node: The node.
+        kind: Domain and operator, or the number of the function's body for a call of one of the model's functions.
+        attributes: What its attributes say, defaults left out; subgraphs are known by their outputs.
+        inputs: Numbers of the values it reads, seen through what only carries them on; `ABSENT` for one left out.
+        outputs: Numbers of the values it computes.
+        bodies: Numbers of the values that its subgraphs or its function return.
+        transparent: Whether it only carries a quantity on.
+    """
+
+    ref: NodeRef
+    node: ir.Node
+    kind: tuple[str, str]
+    attributes: tuple[object, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    bodies: tuple[int, ...] = ()
+    transparent: bool = False
+
+    @property
+    def commutative(self) -> bool:
+        """Whether its operands may change places."""
+        return not self.kind[0] and self.kind[1] in COMMUTATIVE
+
+
+@dataclass(eq=False)
+class Formal:
+    """Where a value enters a body: which parameter it is, and of which node; of a function where that is None."""
+
+    owner: int | None
+    position: tuple[object, ...]
+
+
+@dataclass(eq=False)
+class View:
+    """A model as tables. Values are numbered; a value that only carries another on has that one as its root.
+
+    Attributes:
+        model: The model.
+        nodes: Its nodes, operands first; nodes of bodies before the node that has them.
+        values: The value of each number.
+        root: The number of the value whose quantity each one carries.
+        producer: Position in `nodes` of the node that computes a value, or None.
+        consumers: By root: position in `nodes` and operand of each node that reads it.
+        constants: By number: what is known to be constant.
+        formals: By number: values that enter a body.
+        inputs: Numbers of the model's inputs.
+        outputs: Roots of the model's outputs.
+    """
+
+    model: ir.Model
+    nodes: list[NodeView] = field(default_factory=list)
+    values: list[ir.Value] = field(default_factory=list)
+    root: list[int] = field(default_factory=list)
+    producer: list[int | None] = field(default_factory=list)
+    consumers: list[list[tuple[int, int]]] = field(default_factory=list)
+    constants: dict[int, Constant] = field(default_factory=dict)
+    formals: dict[int, Formal] = field(default_factory=dict)
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+    def name(self, value: int) -> str:
+        """Returns a value's name."""
+        return self.values[value].name or ""
+
+    def shape(self, value: int) -> tuple[object, ...] | None:
+        """Returns a value's shape, None for a dimension that is not a number; None where even the rank is unknown."""
+        shape = self.values[value].shape
+        return None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
+
+    def maker(self, value: int) -> NodeView | None:
+        """Returns the node that computes a value."""
+        position = self.producer[value]
+        return None if position is None else self.nodes[position]
+
+    def data(self, node: NodeView) -> Iterator[tuple[int, int]]:
+        """Yields position and number of each operand of a node that is no constant."""
+        for position, value in enumerate(node.inputs):
+            if value != ABSENT and value not in self.constants:
+                yield position, value
+
+    def roots(self) -> Iterator[int]:
+        """Yields the number of each value that carries a quantity of its own and is no constant."""
+        for value, root in enumerate(self.root):
+            if value == root and value not in self.constants:
+                yield value
+
+
+def view_of(model: ir.Model) -> View:
+    """Makes the tables of a model, with its subgraphs and functions.
+
+    Raises:
+        LoadError: If external weights can no longer be read.
+    """
+    return _Builder(model).build()
+
+
+class _Builder:
+    def __init__(self, model: ir.Model) -> None:
+        self.view = View(model)
+        self.numbers: dict[ir.Value, int] = {}
+        self.folder = Folder(model.opset_imports)
+        self.opsets = model.opset_imports
+        self.calls: dict[tuple[str, str], tuple[int, ...]] = {}
+        self.keys: dict[int, Constant] = {}
+
+    def build(self) -> View:
+        view = self.view
+        for function in self.view.model.functions.values():
+            scope = (f"function {function.domain}::{function.name}",)
+            for position, value in enumerate(function.inputs):
+                view.formals[self._add(value)] = Formal(None, (position,))
+            self._graph(function.graph, scope)
+            outputs = tuple(view.root[self._number(value)] for value in function.outputs)
+            self.calls[function.domain, function.name] = outputs
+        view.inputs = tuple(self._add(value) for value in view.model.graph.inputs)
+        self._graph(view.model.graph, ())
+        view.outputs = tuple(view.root[self._number(value)] for value in view.model.graph.outputs)
+        return view
+
+    def _add(self, value: ir.Value) -> int:
+        """Numbers a value that is its own root."""
+        number = self.numbers[value] = len(self.view.values)
+        self.view.values.append(value)
+        self.view.root.append(number)
+        self.view.producer.append(None)
+        self.view.consumers.append([])
+        return number
+
+    def _number(self, value: ir.Value) -> int:
+        """Number of a value; one that nothing defines is taken as an input."""
+        found = self.numbers.get(value)
+        return self._add(value) if found is None else found
+
+    def _graph(self, graph: ir.Graph, scope: tuple[str, ...]) -> None:
+        for value in graph.initializers.values():
+            if value.is_graph_input() or value.const_value is None:
+                continue
+            self.view.constants[self._add(value)] = self._held(value.const_value)
+        for index, node in enumerate(graph):
+            self._node(node, index, scope)
+
+    def _held(self, tensor: ir.TensorProtocol) -> Constant:
+        """The constant of a tensor, which is read once however often it is used."""
+        if id(tensor) not in self.keys:
+            self.keys[id(tensor)] = held(tensor)
+        return self.keys[id(tensor)]
+
+    def _node(self, node: ir.Node, index: int, scope: tuple[str, ...]) -> None:
+        view = self.view
+        pending: list[tuple[int, Formal]] = []
+        bodies = tuple(self._bodies(node, scope, pending))
+        inputs = tuple(ABSENT if v is None else view.root[self._number(v)] for v in node.inputs)
+        ref = NodeRef(scope, node.name or "", node.op_type, node.domain, index)
+        called = self.calls.get((node.domain, node.op_type))
+        kind = (node.domain, node.op_type) if called is None else ("function", "")
+        position = len(view.nodes)
+        for formal, entry in pending:
+            view.formals[formal] = Formal(position, entry.position)
+        outputs = tuple(self._add(value) for value in node.outputs)
+        made = NodeView(ref, node, kind, self._attributes(node), inputs, outputs, bodies + (called or ()))
+        view.nodes.append(made)
+        for value in outputs:
+            view.producer[value] = position
+        for operand, value in enumerate(inputs):
+            if value != ABSENT:
+                view.consumers[value].append((position, operand))
+        self._see_through(made)
+
+    def _bodies(self, node: ir.Node, scope: tuple[str, ...], pending: list[tuple[int, Formal]]) -> Iterator[int]:
+        for name, attr in node.attributes.items():
+            if attr.is_ref() or attr.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+                continue
+            several = attr.type == ir.AttributeType.GRAPHS
+            for i, graph in enumerate(attr.as_graphs() if several else (attr.as_graph(),)):
+                for position, value in enumerate(graph.inputs):
+                    pending.append((self._add(value), Formal(None, (name, i, position))))
+                inner = f"{node.name}.{name}[{i}]" if several else f"{node.name}.{name}"
+                self._graph(graph, (*scope, inner))
+                yield from (self.view.root[self._number(value)] for value in graph.outputs)
+
+    def _attributes(self, node: ir.Node) -> tuple[object, ...]:
+        if not node.attributes:
+            return ()
+        version = self.opsets.get(node.domain, 1)
+        defaults = ir.default_attributes(node.domain, node.op_type, version)
+        return tuple(
+            (name, text)
+            for name, attr in sorted(node.attributes.items())
+            if (text := attribute_text(attr)) and (name not in defaults or attribute_text(defaults[name]) != text)
+        )
+
+    def _see_through(self, made: NodeView) -> None:
+        """Finds out whether a node computes a constant, or only carries its operand on."""
+        view, node = self.view, made.node
+        found = self.folder.fold_shape(node)
+        if found is None and not made.bodies and all(v == ABSENT or v in view.constants for v in made.inputs):
+            found = self._constant(made)
+        if found is not None:
+            view.constants.update(zip(made.outputs, found, strict=False))
+        elif _carries_on(made, view):
+            made.transparent = True
+            view.root[made.outputs[0]] = made.inputs[0]
+
+    def _constant(self, made: NodeView) -> list[Constant] | None:
+        node = made.node
+        if node.op_type == "Constant" and not node.domain:
+            tensor = ir.convenience.get_const_tensor(node.outputs[0])
+            return None if tensor is None else [self._held(tensor)]
+        if not made.inputs or node.op_type.startswith("Random"):
+            return None
+        operands = [None if v == ABSENT else self.view.constants[v] for v in made.inputs]
+        folded = self.folder.fold(node, operands)
+        if folded is not None:
+            return folded
+        key = f"{made.kind}{made.attributes}{[None if c is None else c.key for c in operands]}"
+        shapes = [None if v.shape is None or not v.shape.is_static() else v.shape.numpy() for v in node.outputs]
+        outputs = enumerate(zip(node.outputs, shapes, strict=True))
+        return [Constant(f"{key}.{i}", value.dtype, shape, None) for i, (value, shape) in outputs]
+
+
+def attribute_text(attr: ir.Attr) -> str:
+    """Returns what an attribute says as text that is equal for equal values; empty for subgraphs."""
+    if attr.is_ref():
+        return f"@{attr.ref_attr_name}"
+    if attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+        return ""
+    if attr.type == ir.AttributeType.TENSOR:
+        return tensor_key(attr.as_tensor())
+    if attr.type == ir.AttributeType.TENSORS:
+        return ",".join(map(tensor_key, attr.as_tensors()))
+    value = attr.value
+    return repr(list(value)) if isinstance(value, list | tuple) else repr(value)
+
+
+def _carries_on(made: NodeView, view: View) -> bool:
+    """Whether a node's first output is its first operand but for rounding."""
+    if not made.inputs or made.inputs[0] == ABSENT or made.inputs[0] in view.constants:
+        return False
+    if any(output.uses() or output.is_graph_output() for output in made.node.outputs[1:]):
+        return False
+    if made.kind in _CARRIERS:
+        return True
+    return made.kind == ("", "Cast") and _float_to_float(made.node)
+
+
+def _float_to_float(node: ir.Node) -> bool:
+    source = node.inputs[0]
+    attr = node.attributes.get("to")
+    if source is None or attr is None or attr.is_ref():
+        return False
+    return source.dtype in FLOATS and ir.DataType(attr.as_int()) in FLOATS
+
+
+_CARRIERS = frozenset({
+    ("", "Identity"), ("", "Dropout"), ("", "QuantizeLinear"), ("", "DequantizeLinear"),
+    ("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear"),
+})  # fmt: skip
+"""Operators that hand on their first operand: as it is, or on a quantization grid."""
