@@ -22,8 +22,9 @@ from sardonyx.driver.choice import (
 )
 from sardonyx.driver.give_back import Quantizer, Variant
 from sardonyx.driver.judge import AGREEMENT, Judge
-from sardonyx.driver.output import replaced_folder, require_writable
+from sardonyx.driver.output import file_entry, replaced_folder, require_writable
 from sardonyx.driver.repair import Repair
+from sardonyx.driver.reporting import ReportSource, write_report
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import (
     Metric,
@@ -50,7 +51,7 @@ from sardonyx.pipeline import (
     parse_pipeline,
     with_selection,
 )
-from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME
+from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME, REPORT_NAME
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,22 @@ class CompileResult:
         model: The chosen model.
         record: What was done, measured and decided.
         path: The written model, or None where no output folder was given.
+        source: What `report` makes the page of.
     """
 
     model: ir.Model
     record: CompileRecord
     path: Path | None = None
+    source: ReportSource | None = field(default=None, repr=False, compare=False)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the page of this compile to a file and returns its path.
+
+        Raises:
+            SaveError: If it cannot be written.
+        """
+        source = self.source or ReportSource(self.model, self.model)
+        return write_report(self.record, source, Path(path))
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,7 @@ class _Compiler:
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
         self.quantizers: dict[str, Quantizer] = {}
+        self.split: Split | None = None
 
     def run(self) -> CompileResult:
         self._load()
@@ -134,7 +147,7 @@ class _Compiler:
         if original is None:
             return self._unproven()
         with original:
-            split = self._split(original)
+            self.split = split = self._split(original)
             self._make_candidates(split)
             judge = self._judge(original, split)
             for name in list(self.models)[1:]:
@@ -310,8 +323,10 @@ class _Compiler:
 
     def _finish(self, *, proven: bool = True) -> CompileResult:
         model = self.models[self.record.chosen]
+        held_out = None if self.split is None else self.split.held_out
+        source = ReportSource(self.models[ORIGINAL], model, held_out, self.job.progress)
         if self.output is None:
-            return CompileResult(model, self.record)
+            return CompileResult(model, self.record, None, source)
         self.job.progress(0, None, "write")
         with replaced_folder(self.output) as folder:
             written = self.backend.emit(model, folder, check=proven)
@@ -319,12 +334,20 @@ class _Compiler:
             if plan is not None:
                 plan["model"] = ir.digest(self.models[OPTIMIZED])
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-            self.record.outputs = [
-                FileEntry(path=file.name, sha256=ir.file_sha256(file), nbytes=file.stat().st_size)
-                for file in sorted(folder.iterdir())
-            ]
+            self.record.outputs = [file_entry(file) for file in sorted(folder.iterdir())]
+            if self.recipe.report:
+                self._report(source, folder / REPORT_NAME)
             self.record.write(folder / RECORD_NAME)
-        return CompileResult(model, self.record, self.output / written.name)
+        return CompileResult(model, self.record, self.output / written.name, source)
+
+    def _report(self, source: ReportSource, path: Path) -> None:
+        """Writes the page; where that fails, the record says why, and the compile is kept."""
+        self.job.progress(0, None, "report")
+        try:
+            self.record.outputs.append(file_entry(write_report(self.record, source, path)))
+        except Exception as error:  # the model is worth more than the page: the cause becomes a warning
+            path.unlink(missing_ok=True)
+            self.record.warnings.append(f"The report could not be made: {type(error).__name__}: {error}")
 
 
 def _metric_name(metric: str | Metric | None) -> str:

@@ -11,13 +11,11 @@ from sardonyx.report.comparison import Comparison, diff_report
 from sardonyx.report.compilation import compile_report
 from sardonyx.report.content import Report, Section
 from sardonyx.report.drawing import draw, drawn_graph
-from sardonyx.report.evidence import Drift, DriftPoint, Evidence, NodeTime, NodeTimes
+from sardonyx.report.evidence import Evidence, NodeTime, NodeTimes
 from sardonyx.report.render import render, write
 
 __all__ = [
     "Comparison",
-    "Drift",
-    "DriftPoint",
     "Evidence",
     "NodeTime",
     "NodeTimes",

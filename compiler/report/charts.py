@@ -137,23 +137,45 @@ def pareto(points: Sequence[ParetoPoint], budget: float) -> Chart:
         return Chart(_svg(figure), "Candidates", "Right is faster, down is more accurate; area is size, bars are 95 %.")
 
 
-def drift(depth: Sequence[int], sqnr_db: Sequence[float]) -> Chart:
-    """Returns the error of values along the depth of the graph.
+@dataclass(frozen=True)
+class DriftPoint:
+    """The error at one matched value.
 
-    Args:
-        depth: Position of each value in the original's order of computation.
-        sqnr_db: Signal-to-noise ratio of each, in dB; infinite where both models agree to the bit.
+    Attributes:
+        position: Its position in the order of computation.
+        total_db: Signal-to-noise ratio when both models run by themselves, in dB; infinite where equal, None where
+            unknown.
+        own_db: The same when the second model's nodes are given the first model's values.
+        parts: Whether more than rounding explains.
     """
-    order = np.argsort(np.asarray(depth), kind="stable")
-    heights = np.clip(np.nan_to_num(np.asarray(sqnr_db, np.float64)[order], nan=-20.0), -20.0, DECIBEL_CEILING)
-    positions = np.asarray(depth)[order]
-    with _figure(9, 2.8) as (figure, axes):
-        axes.plot(positions, heights, color=AFTER, linewidth=0.8, alpha=0.5)
-        axes.scatter(positions, heights, s=7, color=AFTER, linewidth=0)
-        axes.set_xlabel("position in the original graph")
+
+    position: int
+    total_db: float | None
+    own_db: float | None
+    parts: bool
+
+
+def drift(points: Sequence[DriftPoint]) -> Chart:
+    """Returns the error of values along the depth of the graph."""
+    positions = np.array([point.position for point in points])
+    total = np.array([_height(point.total_db) for point in points])
+    own = np.array([_height(point.own_db) for point in points])
+    parting = np.array([point.parts for point in points], bool)
+    with _figure(9, 2.9) as (figure, axes):
+        axes.scatter(positions, own, s=9, color=BEFORE, linewidth=0, label="made by its own nodes")
+        axes.plot(positions, total, color=AFTER, linewidth=1.1, marker="o", markersize=2, label="in all")
+        if parting.any():
+            heights = np.where(np.isnan(own), total, own)[parting]
+            axes.scatter(positions[parting], heights, s=42, facecolor="none", edgecolor=BAD, label="models part")
+        axes.set_xlabel("position in the order of computation")
         axes.set_ylabel("signal to noise, dB")
-        caption = f"Up is better: 20 dB more is a tenth of the error. {DECIBEL_CEILING:.0f} dB stands for equal."
-        return Chart(_svg(figure), "Error along the depth", caption)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        caption = f"Up is better: 20 dB more is a tenth of the error; {DECIBEL_CEILING:.0f} dB stands for equal."
+        return Chart(_svg(figure), "Signal to noise of matched values", caption)
+
+
+def _height(decibel: float | None) -> float:
+    return math.nan if decibel is None else min(max(decibel, -20.0), DECIBEL_CEILING)
 
 
 def times(before: Mapping[str, float], after: Mapping[str, float], names: tuple[str, str]) -> Chart:

@@ -51,7 +51,7 @@ def compile_report(record: CompileRecord, evidence: Evidence) -> Report:
         Section("What each pass did", tuple(_pass_blocks(record.passes))),
         _choices(record),
         graph,
-        drift_section(evidence.drift),
+        drift_section(evidence.drift, evidence.no_drift),
         times_section(evidence.times, titles),
         calibration_section(_rounding(record, "activations")),
         weights_section(_rounding(record, "weights")),

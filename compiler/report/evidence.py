@@ -2,41 +2,8 @@
 
 from dataclasses import dataclass
 
+from sardonyx.diff.drift_schema import Drift
 from sardonyx.report.comparison import Comparison
-
-
-@dataclass(frozen=True)
-class DriftPoint:
-    """The error of one value that both models compute.
-
-    Attributes:
-        before: Its name in the original.
-        after: Its name in the other model.
-        depth: Its position in the original's order of computation.
-        sqnr_db: Signal-to-noise ratio in dB over the samples; infinite where equal to the bit.
-        max_abs: Largest absolute difference.
-        producer: Name of the original's node that computes it.
-    """
-
-    before: str
-    after: str
-    depth: int
-    sqnr_db: float
-    max_abs: float
-    producer: str = ""
-
-
-@dataclass(frozen=True)
-class Drift:
-    """The error along the depth.
-
-    Attributes:
-        points: The matched values.
-        summary: Where the models part first, or why nothing was measured.
-    """
-
-    points: tuple[DriftPoint, ...] = ()
-    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,11 +45,13 @@ class Evidence:
     Attributes:
         comparison: The original and the chosen model; None where they were not compared.
         no_comparison: Why not.
-        drift: Error along the depth.
+        drift: Error of matched values; None where it was not measured.
+        no_drift: Why not.
         times: Time by node.
     """
 
     comparison: Comparison | None = None
     no_comparison: str = ""
-    drift: Drift = Drift()
+    drift: Drift | None = None
+    no_drift: str = ""
     times: NodeTimes = NodeTimes()

@@ -6,32 +6,70 @@ from typing import Any
 
 import numpy as np
 
+from sardonyx.diff.drift_schema import Drift, Error, Place
 from sardonyx.report import charts
 from sardonyx.report.charts import Histogram
-from sardonyx.report.content import Charts, Column, Section, Table, names, numbers
-from sardonyx.report.evidence import Drift, NodeTime, NodeTimes
+from sardonyx.report.content import Block, Cell, Charts, Column, Section, Table, names, numbers
+from sardonyx.report.evidence import NodeTime, NodeTimes
 
 MOST_POINTS = 4_000
 """Points of a chart; of more, the worst of equal stretches are drawn, and all are in the table."""
 
 
-def drift_section(drift: Drift) -> Section:
+def drift_section(drift: Drift | None, why_not: str = "") -> Section:
     """Returns the error of matched values along the depth, as a chart and a table, the worst first."""
-    if not drift.points:
-        return Section("Error along the depth", (), drift.summary)
-    stride = math.ceil(len(drift.points) / MOST_POINTS)
-    ordered = sorted(drift.points, key=lambda point: point.depth)
-    drawn = [min(ordered[i : i + stride], key=lambda p: p.sqnr_db) for i in range(0, len(ordered), stride)]
-    chart = charts.drift([point.depth for point in drawn], [point.sqnr_db for point in drawn])
+    title = "Error along the depth"
+    if drift is None or not drift.places:
+        return Section(title, (), why_not or "No value inside the models is matched.")
+    values = [place for place in drift.places if place.kind == "value"]
+    stride = math.ceil(len(values) / MOST_POINTS) or 1
+    drawn = [_worst(values[i : i + stride]) for i in range(0, len(values), stride)]
+    points = [
+        charts.DriftPoint(index * stride, _decibel(place.total), _decibel(place.local), place.parts)
+        for index, place in enumerate(drawn)
+    ]
     columns = (
-        names("value before"), names("value after"), names("computed by"),
-        numbers("position"), numbers("SQNR dB", ".1f"), numbers("max abs", ".3e"),
+        names("value before"), names("value after"), numbers("position"), numbers("SQNR dB", ".1f"),
+        numbers("own SQNR dB", ".1f"), numbers("max abs", ".3e"), names("computed by"), Column("found"),
     )  # fmt: skip
-    worst = sorted(drift.points, key=lambda point: (point.sqnr_db, point.depth))
-    rows = [(p.before, p.after, p.producer, p.depth, p.sqnr_db, p.max_abs) for p in worst]
-    return Section(
-        "Error along the depth", (chart, Table(columns, rows, "Matched values, the worst first")), drift.summary
-    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            place.before,
+            place.after,
+            index,
+            _decibel(place.total),
+            _decibel(place.local),
+            place.total.max_abs,
+            ", ".join(f"{node.name} ({node.op_type})" for node in place.after_nodes),
+            place.why or ("parts here" if place.parts else ""),
+        )
+        for index, place in enumerate(drift.places)
+    ]
+    rows.sort(key=lambda row: (row[4] is None, row[4], row[3]))
+    table = Table(columns, rows, "Matched values, those first whose own nodes err the most")
+    blocks: tuple[Block, ...] = (*((charts.drift(points),) if points else ()), table)
+    return Section(title, blocks, _parting(drift))
+
+
+def _parting(drift: Drift) -> str:
+    """Where the models part first, as a sentence."""
+    compared = f"{len(drift.places):,} values and constants compared on {drift.samples} samples from {drift.what}"
+    if drift.first is None:
+        return f"{compared}: nowhere do the models part by more than rounding explains."
+    place = drift.places[drift.first]
+    nodes = ", ".join(f"{node.name} ({node.op_type})" for node in place.after_nodes[:3])
+    return f"{compared}: the models part first at {place.after}, computed by {nodes}. {place.why}"
+
+
+def _worst(places: Sequence[Place]) -> Place:
+    return min(places, key=lambda place: -math.inf if (db := _decibel(place.total)) is None else db)
+
+
+def _decibel(error: Error | None) -> float | None:
+    """The signal-to-noise ratio in dB: infinite where equal, None where it is not known."""
+    if error is None or error.relative is None:
+        return None
+    return -20 * math.log10(error.relative) if error.relative > 0 else math.inf
 
 
 def times_section(times: NodeTimes, models: tuple[str, str]) -> Section:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import math
 import os
+import secrets
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -38,15 +39,19 @@ def render(report: Report) -> str:
 
 
 def write(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Writes the report as an HTML file and returns its path.
+    """Writes the report as an HTML file, all of it or nothing, and returns its path.
 
     Raises:
         SaveError: If it cannot be written.
     """
     target = Path(path)
+    page = render(report).encode("utf-8", errors="replace")  # a name may hold half a surrogate pair
+    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        target.write_bytes(render(report).encode("utf-8", errors="replace"))  # a name may hold half a surrogate pair
+        fresh.write_bytes(page)
+        fresh.replace(target)
     except OSError as error:
+        fresh.unlink(missing_ok=True)
         raise SaveError(
             f"The report {target} cannot be written: {error.strerror or error}.",
             remedy="Name a file in a folder that exists and that you may write to.",
