@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HELP = """Compile a model for a target: optimize, quantize, judge, and write what may be deployed.
 
-Writes OUT/model.onnx and OUT/record.json. Exits with 1 when the budget could not be met; the best safe model is written
+Writes OUT/model.onnx, OUT/record.json and OUT/report.html. Exits with 1 when the budget could not be met; the best safe model is written
 all the same."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
@@ -39,6 +39,7 @@ OptionalThreads = Annotated[
 OptionalScheme = Annotated[
     str | None, typer.Option("--scheme", "-s", help="Scheme of quantization; `sardonyx quantize --list-schemes`.")
 ]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Do not write OUT/report.html.")]
 
 
 def command(  # noqa: PLR0913 - one parameter an option is how typer reads a command line
@@ -53,6 +54,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     scheme: OptionalScheme = None,
     exclude: Exclude = None,
     include: Include = None,
+    no_report: NoReport = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -66,6 +68,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
         "quantize": None if scheme is None else scheme_named(scheme).pipeline,
         "exclude": exclude,
         "include": include,
+        "report": False if no_report else None,
     }
     execute(Request(model, output, data, metric, json, quiet), recipe_from(recipe, overrides))
 
@@ -118,6 +121,8 @@ def _print(result: "CompileResult", output: Path, *, quiet: bool) -> None:
         say(line)
     say(f"  written    {result.path}")
     say(f"  record     {output / 'record.json'}")
+    if (output / "report.html").is_file():
+        say(f"  report     {output / 'report.html'}")
 
 
 def summary_lines(record: "CompileRecord") -> list[str]:

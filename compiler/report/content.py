@@ -130,6 +130,12 @@ class Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"A row of the table {self.title!r} does not have {len(self.columns)} cells.")
 
+    def trimmed(self) -> "Table":
+        """Returns the table without the columns in which nothing stands."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] not in (None, "") for row in self.rows)]
+        rows = [tuple(row[i] for i in kept) for row in self.rows]
+        return Table(tuple(self.columns[i] for i in kept), rows, self.title) if self.rows else self
+
 
 @dataclass(frozen=True)
 class Chart:

@@ -40,7 +40,7 @@ def drift_section(drift: Drift | None, why_not: str = "") -> Section:
             _decibel(place.total),
             _decibel(place.local),
             place.total.max_abs,
-            ", ".join(f"{node.name} ({node.op_type})" for node in place.after_nodes),
+            _computing(place),
             place.why or ("parts here" if place.parts else ""),
         )
         for index, place in enumerate(drift.places)
@@ -57,8 +57,16 @@ def _parting(drift: Drift) -> str:
     if drift.first is None:
         return f"{compared}: nowhere do the models part by more than rounding explains."
     place = drift.places[drift.first]
-    nodes = ", ".join(f"{node.name} ({node.op_type})" for node in place.after_nodes[:3])
-    return f"{compared}: the models part first at {place.after}, computed by {nodes}. {place.why}"
+    why = f" ({place.why})" if place.why else ""
+    return f"{compared}: the models part first at {place.after}, computed by {_computing(place)}{why}."
+
+
+def _computing(place: Place) -> str:
+    """The last node that computes a value, and how many others do."""
+    if not place.after_nodes:
+        return ""
+    last, others = place.after_nodes[-1], len(place.after_nodes) - 1
+    return f"{last.name} ({last.op_type}){f' and {others} before it' if others else ''}"
 
 
 def _worst(places: Sequence[Place]) -> Place:

@@ -21,7 +21,7 @@ from sardonyx.report.content import Cell, Column, Report, Table
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PAGE_ROWS = 25
+PAGE_ROWS = 15
 """Rows of a table in the document at a time."""
 LONGEST_TEXT = 400
 """Characters of a text that are shown: a name may be a page long."""
