@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 HELP = """Compile a model for a target: optimize, quantize, judge, and write what may be deployed.
 
-Writes OUT/model.onnx, OUT/record.json and OUT/report.html. Exits with 1 when the budget could not be met; the best safe model is written
-all the same."""
+Writes OUT/model.onnx, OUT/record.json and OUT/report.html. Exits with 1 when the budget could not be met; the best safe
+model is written all the same."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
 Metric = Annotated[
