@@ -5,7 +5,7 @@ Standard output carries results only (text, or one JSON document with --json); p
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,22 @@ def say_table(table: "Table") -> None:
     from rich.console import Console
 
     Console(file=sys.stdout, highlight=False).print(table)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Prints lines of a unified diff, coloured where standard output is a terminal; nothing in them is markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False)
+    for line in lines:
+        if console.is_terminal:
+            console.print(Text(line, _STYLES.get(line[:1], "")), soft_wrap=True)
+        else:
+            say(line)
+
+
+_STYLES = {"-": "red", "+": "green", "@": "cyan"}
 
 
 def warn(text: str) -> None:

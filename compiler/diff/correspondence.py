@@ -1,8 +1,11 @@
 """What a matching of two models says: which nodes, values and initializers correspond."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sardonyx.diff.pairs import Pairs
 
 How = Literal["same", "renamed", "replaced", "fused", "decomposed", "moved", "added", "removed"]
 """What became of the nodes of a group.
@@ -59,8 +62,10 @@ class Matching:
         values: Name of a value of the first model's main graph -> name of the value of the second's that carries the
             same quantity, quantization noise aside. Inputs and nodes' outputs, no constants.
         initializers: Name of an initializer of the first model's main graph -> name of the one that took its place.
+        pairs: The tables it was read off, which spare `compare` to make them again; None where built by hand.
     """
 
     groups: tuple[Group, ...]
     values: Mapping[str, str]
     initializers: Mapping[str, str]
+    pairs: "Pairs | None" = field(default=None, repr=False, compare=False)

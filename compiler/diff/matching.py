@@ -38,7 +38,7 @@ def match(before: ir.Model, after: ir.Model, *, provenance: bool = True) -> Matc
         _match_values(pairs)
         made_from = _sources(pairs) if provenance else {}
         groups = Grouping(pairs, made_from).groups()
-        return Matching(groups, _value_names(pairs), match_initializers(pairs, groups))
+        return Matching(groups, _value_names(pairs), match_initializers(pairs, groups), pairs)
 
 
 def _match_values(pairs: Pairs) -> None:

@@ -36,7 +36,7 @@ class NodeView:
     ref: NodeRef
     node: ir.Node
     kind: tuple[str, str]
-    attributes: tuple[object, ...]
+    attributes: tuple[tuple[str, str], ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     bodies: tuple[int, ...] = ()
@@ -132,7 +132,7 @@ class _Builder:
     def build(self) -> View:
         view = self.view
         for function in self.view.model.functions.values():
-            scope = (f"function {function.domain}::{function.name}",)
+            scope = (function_scope(function),)
             for position, value in enumerate(function.inputs):
                 view.formals[self._add(value)] = Formal(None, (position,))
             self._graph(function.graph, scope)
@@ -174,7 +174,7 @@ class _Builder:
     def _node(self, node: ir.Node, index: int, scope: tuple[str, ...]) -> None:
         view = self.view
         pending: list[tuple[int, Formal]] = []
-        bodies = tuple(self._bodies(node, scope, pending))
+        returned = tuple(self._bodies(node, scope, pending))
         inputs = tuple(ABSENT if v is None else view.root[self._number(v)] for v in node.inputs)
         ref = NodeRef(scope, node.name or "", node.op_type, node.domain, index)
         called = self.calls.get((node.domain, node.op_type))
@@ -183,7 +183,7 @@ class _Builder:
         for formal, entry in pending:
             view.formals[formal] = Formal(position, entry.position)
         outputs = tuple(self._add(value) for value in node.outputs)
-        made = NodeView(ref, node, kind, self._attributes(node), inputs, outputs, bodies + (called or ()))
+        made = NodeView(ref, node, kind, self._attributes(node), inputs, outputs, returned + (called or ()))
         view.nodes.append(made)
         for value in outputs:
             view.producer[value] = position
@@ -193,18 +193,14 @@ class _Builder:
         self._see_through(made)
 
     def _bodies(self, node: ir.Node, scope: tuple[str, ...], pending: list[tuple[int, Formal]]) -> Iterator[int]:
-        for name, attr in node.attributes.items():
-            if attr.is_ref() or attr.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-                continue
-            several = attr.type == ir.AttributeType.GRAPHS
-            for i, graph in enumerate(attr.as_graphs() if several else (attr.as_graph(),)):
-                for position, value in enumerate(graph.inputs):
-                    pending.append((self._add(value), Formal(None, (name, i, position))))
-                inner = f"{node.name}.{name}[{i}]" if several else f"{node.name}.{name}"
-                self._graph(graph, (*scope, inner))
-                yield from (self.view.root[self._number(value)] for value in graph.outputs)
+        for step, graph in bodies(node):
+            kind = step.removeprefix(f"{node.name}.")
+            for position, value in enumerate(graph.inputs):
+                pending.append((self._add(value), Formal(None, (kind, position))))
+            self._graph(graph, (*scope, step))
+            yield from (self.view.root[self._number(value)] for value in graph.outputs)
 
-    def _attributes(self, node: ir.Node) -> tuple[object, ...]:
+    def _attributes(self, node: ir.Node) -> tuple[tuple[str, str], ...]:
         if not node.attributes:
             return ()
         version = self.opsets.get(node.domain, 1)
@@ -242,6 +238,36 @@ class _Builder:
         shapes = [None if v.shape is None or not v.shape.is_static() else v.shape.numpy() for v in node.outputs]
         outputs = enumerate(zip(node.outputs, shapes, strict=True))
         return [Constant(f"{key}.{i}", value.dtype, shape, None) for i, (value, shape) in outputs]
+
+
+def placed_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, tuple[str, ...], int]]:
+    """Yields every node with its scope and its position in its graph, as `NodeRef` has them."""
+    for function in model.functions.values():
+        yield from _placed(function.graph, (function_scope(function),))
+    yield from _placed(model.graph, ())
+
+
+def _placed(graph: ir.Graph, scope: tuple[str, ...]) -> Iterator[tuple[ir.Node, tuple[str, ...], int]]:
+    for index, node in enumerate(graph):
+        yield node, scope, index
+        for step, body in bodies(node):
+            yield from _placed(body, (*scope, step))
+
+
+def function_scope(function: ir.Function) -> str:
+    """The step of a scope that leads into a function."""
+    return f"function {function.domain}::{function.name}"
+
+
+def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
+    """Yields the subgraphs of a node with the steps of a scope that lead into them."""
+    for name, attr in node.attributes.items():
+        if attr.is_ref():
+            continue
+        if attr.type == ir.AttributeType.GRAPH:
+            yield f"{node.name}.{name}", attr.as_graph()
+        elif attr.type == ir.AttributeType.GRAPHS:
+            yield from ((f"{node.name}.{name}[{i}]", graph) for i, graph in enumerate(attr.as_graphs()))
 
 
 def attribute_text(attr: ir.Attr) -> str:

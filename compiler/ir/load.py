@@ -36,7 +36,7 @@ class LoadedModel:
 
 
 @paused_gc()
-def load(source: object, *, opset: int = DEFAULT_OPSET) -> LoadedModel:
+def load(source: object, *, opset: int | None = DEFAULT_OPSET) -> LoadedModel:
     """Loads a model and repairs what exporters get wrong. The source is not changed.
 
     External data is mapped and checked, not read.
@@ -44,13 +44,14 @@ def load(source: object, *, opset: int = DEFAULT_OPSET) -> LoadedModel:
     Args:
         source: Path of a model file, its bytes, an onnx.ModelProto, an onnx_ir.Model, or an object whose
             `model` is one, as the ONNXProgram of torch.onnx.export.
-        opset: Standard opset to which a model below 13 is raised.
+        opset: Standard opset to which a model below 13 is raised; None to leave every model at its own.
 
     Raises:
         LoadError: If the source is not a usable ONNX model; the message names the culprit.
         UsageError: If `source` is of another type or `opset` is not between 13 and what onnx knows.
     """
-    _check_opset(opset)
+    if opset is not None:
+        _check_opset(opset)
     path = Path(source) if isinstance(source, str | os.PathLike) else None
     proto = _proto_of(source, path)
     if proto is not None:
@@ -63,14 +64,19 @@ def load(source: object, *, opset: int = DEFAULT_OPSET) -> LoadedModel:
         model = _copy(_model_of(source))
     map_external_data(model, path)
     repairs += repair_model(model) + _infer(model)
-    before = model
-    model, raised = raise_opset(model, opset)  # wants shapes: without them it writes detours
-    if raised is not None:
-        repairs += (raised,)
-    if model is not before:
-        infer_shapes(model)
+    if opset is not None:
+        model, raised = _raise(model, opset)
+        repairs += raised
     model.ir_version = max(model.ir_version, needed_ir_version(model.opset_imports))
     return LoadedModel(model, repairs, path)
+
+
+def _raise(model: oir.Model, opset: int) -> tuple[oir.Model, tuple[Repair, ...]]:
+    """Raises a model that is too old, which wants its shapes: without them the converter writes detours."""
+    raised, repair = raise_opset(model, opset)
+    if raised is not model:
+        infer_shapes(raised)
+    return raised, () if repair is None else (repair,)
 
 
 def _check_opset(opset: int) -> None:

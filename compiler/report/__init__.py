@@ -11,14 +11,12 @@ from sardonyx.report.comparison import Comparison, diff_report
 from sardonyx.report.compilation import compile_report
 from sardonyx.report.content import Report, Section
 from sardonyx.report.drawing import draw, drawn_graph
-from sardonyx.report.evidence import Evidence, NodeTime, NodeTimes
+from sardonyx.report.evidence import Evidence
 from sardonyx.report.render import render, write
 
 __all__ = [
     "Comparison",
     "Evidence",
-    "NodeTime",
-    "NodeTimes",
     "Report",
     "Section",
     "compile_report",

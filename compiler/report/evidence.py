@@ -3,39 +3,8 @@
 from dataclasses import dataclass
 
 from sardonyx.diff.drift_schema import Drift
+from sardonyx.measure.profile import Profile
 from sardonyx.report.comparison import Comparison
-
-
-@dataclass(frozen=True)
-class NodeTime:
-    """The time of one node, as the runtime names it.
-
-    Attributes:
-        node: Its name in the runtime's graph.
-        op_type: Its operator there.
-        milliseconds: Mean time a run.
-        source: Nodes of the original that it stands for, where known.
-    """
-
-    node: str
-    op_type: str
-    milliseconds: float
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class NodeTimes:
-    """Time by node of both models.
-
-    Attributes:
-        before: The original's nodes.
-        after: The other model's.
-        summary: What was measured, or why nothing was.
-    """
-
-    before: tuple[NodeTime, ...] = ()
-    after: tuple[NodeTime, ...] = ()
-    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,11 +16,13 @@ class Evidence:
         no_comparison: Why not.
         drift: Error of matched values; None where it was not measured.
         no_drift: Why not.
-        times: Time by node.
+        profiles: Time by node of the original and of the chosen model; None where it was not measured.
+        no_profiles: Why not.
     """
 
     comparison: Comparison | None = None
     no_comparison: str = ""
     drift: Drift | None = None
     no_drift: str = ""
-    times: NodeTimes = NodeTimes()
+    profiles: tuple[Profile, Profile] | None = None
+    no_profiles: str = ""

@@ -1,16 +1,16 @@
 """Sections of what was measured inside the models: drift, time by node, calibration, weights."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sardonyx.diff.drift_schema import Drift, Error, Place
+from sardonyx.measure.profile import Profile
 from sardonyx.report import charts
 from sardonyx.report.charts import Histogram
 from sardonyx.report.content import Block, Cell, Charts, Column, Section, Table, names, numbers
-from sardonyx.report.evidence import NodeTime, NodeTimes
 
 MOST_POINTS = 4_000
 """Points of a chart; of more, the worst of equal stretches are drawn, and all are in the table."""
@@ -80,30 +80,34 @@ def _decibel(error: Error | None) -> float | None:
     return -20 * math.log10(error.relative) if error.relative > 0 else math.inf
 
 
-def times_section(times: NodeTimes, models: tuple[str, str]) -> Section:
+def times_section(profiles: tuple[Profile, Profile] | None, models: tuple[str, str], why_not: str = "") -> Section:
     """Returns where the time goes, by operator as a chart and by node as a table."""
     title = "Time by node"
-    if not times.before and not times.after:
-        return Section(title, (), times.summary)
-    chart = charts.times(_by_operator(times.before), _by_operator(times.after), models)
+    if profiles is None:
+        return Section(title, (), why_not)
+    before, after = profiles
+    chart = charts.times(_by_operator(before), _by_operator(after), models)
     columns = (
-        Column("model"), names("node"), names("operator"), numbers("ms a run", ",.4f"),
-        numbers("share %", ".1f"), names("made from"),
+        Column("model"), names("node of the runtime"), names("operator"), numbers("ms a run", ",.4f"),
+        numbers("share %", ".1f"), names("nodes of the model"),
     )  # fmt: skip
     rows = [
-        (model, node.node, node.op_type, node.milliseconds, 100 * node.milliseconds / (total or 1.0), node.source)
-        for model, nodes in zip(models, (times.before, times.after), strict=True)
-        for total in [sum(node.milliseconds for node in nodes)]
-        for node in nodes
+        (model, node.name, node.op_type, 1e3 * node.seconds, 100 * node.seconds / total, ", ".join(node.sources))
+        for model, profile in zip(models, profiles, strict=True)
+        for total in [sum(node.seconds for node in profile.nodes) or 1.0]
+        for node in profile.nodes
     ]
     rows.sort(key=lambda row: -row[3])
-    return Section(title, (chart, Table(columns, rows, "Nodes, the longest first")), times.summary)
+    totals = f"{1e3 * before.seconds:.3f} ms a run before, {1e3 * after.seconds:.3f} ms after"
+    summary = f"{totals}, with the runtime's profiler on, over {before.runs} and {after.runs} runs."
+    return Section(title, (chart, Table(columns, rows, "Nodes, the longest first")), summary)
 
 
-def _by_operator(nodes: Iterable[NodeTime]) -> Mapping[str, float]:
+def _by_operator(profile: Profile) -> Mapping[str, float]:
+    """Milliseconds by operator."""
     spent: dict[str, float] = {}
-    for node in nodes:
-        spent[node.op_type] = spent.get(node.op_type, 0.0) + node.milliseconds
+    for node in profile.nodes:
+        spent[node.op_type] = spent.get(node.op_type, 0.0) + 1e3 * node.seconds
     return spent
 
 
