@@ -56,7 +56,7 @@ function makeTable(root) {
     pages.replaceChildren();
     if (order.length <= size && order.length === rows.length) return;
     const first = order.length ? page * size + 1 : 0;
-    const range = `${first.toLocaleString("en")}–${Math.min((page + 1) * size, order.length).toLocaleString("en")}`;
+    const range = `${first.toLocaleString("en")} to ${Math.min((page + 1) * size, order.length).toLocaleString("en")}`;
     const found = order.length < rows.length ? " found" : "";
     pages.append(`${range} of ${order.length.toLocaleString("en")}${found} `);
     if (last > 0) pages.append(button("Previous", -1, page === 0), button("Next", 1, page === last));
