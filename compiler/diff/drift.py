@@ -1,8 +1,5 @@
 """Where two models part on samples, and which nodes make the difference."""
 
-import tempfile
-from pathlib import Path
-
 from sardonyx import ir
 from sardonyx.diff.checkpoints import Planner
 from sardonyx.diff.drift_schema import Drift
@@ -40,11 +37,15 @@ def drift(
         BackendError: If the runtime refuses one of the models.
     """
     wiring = Wiring(before.graph), Wiring(after.graph)
-    pairs = pairs_of(wiring[0].values, wiring[1].values, matching)
+    values = {
+        wiring[0].values[old]: wiring[1].values[new]
+        for old, new in matching.values.items()
+        if old in wiring[0].values and new in wiring[1].values
+    }
+    pairs = pairs_of(before.graph, after.graph, values)
     plan = Planner(*wiring, pairs).plan()
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-        measuring = Measuring(before, after, input_names(before, after, matching), options, Path(folder))
-        measured, count = measuring.measure(plan.checkpoints, samples)
+    measuring = Measuring(before, after, input_names(before, after, matching), options)
+    measured, count = measuring.measure(plan.checkpoints, samples)
     return Judge(plan, measured, wiring).verdict(count, samples.what)
 
 

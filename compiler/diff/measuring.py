@@ -1,6 +1,8 @@
 """Runs two models on the same samples, piece by piece, and accumulates the errors of their values."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,14 +52,11 @@ class Measuring:
         after: The second model.
         inputs: Name of the second model's input by that of the first's.
         options: How.
-        folder: An empty folder for parts of the models.
     """
 
-    def __init__(
-        self, before: ir.Model, after: ir.Model, inputs: Mapping[str, str], options: DriftOptions, folder: Path
-    ) -> None:
+    def __init__(self, before: ir.Model, after: ir.Model, inputs: Mapping[str, str], options: DriftOptions) -> None:
         self._before, self._after = before, after
-        self._options, self._folder = options, folder
+        self._options = options
         self._inputs = inputs
         self._session = SessionOptions(threads=options.threads, optimization="disabled", arena=False)
 
@@ -142,10 +141,13 @@ class Measuring:
             for half in (chunk[:middle], chunk[middle:]):
                 self._local(half, batch[done:], measured)
 
-    def _open(self, part: ir.Model) -> Session:
-        path = self._folder / "part.onnx"
-        ir.save(part, path, external_data=True)
-        return Session(path, options=self._session)
+    @contextmanager
+    def _open(self, part: ir.Model) -> Iterator[Session]:
+        """Yields a part of a model, loaded; its file goes when the session has ended."""
+        with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
+            ir.save(part, Path(folder) / "part.onnx", external_data=True)
+            with Session(Path(folder) / "part.onnx", options=self._session) as session:
+                yield session
 
 
 def _fitting(session: Session, feed: Feed) -> Feed:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sardonyx import ir
-from sardonyx.diff.matching import Matching
 
 QUANTIZERS = frozenset({"QuantizeLinear"})
 DEQUANTIZERS = frozenset({"DequantizeLinear"})
@@ -66,51 +65,63 @@ def unrounded_form(value: ir.Value) -> ir.Value | None:
     return quantize.inputs[0] if quantize is not None and is_quantize(quantize) else None
 
 
-def pairs_of(before: Mapping[str, ir.Value], after: Mapping[str, ir.Value], matching: Matching) -> Pairs:
+def pairs_of(before: ir.Graph, after: ir.Graph, values: Mapping[ir.Value, ir.Value]) -> Pairs:
     """Returns the pairs of a matching, and those that follow from it where one model quantizes.
 
+    A value and what it becomes through QuantizeLinear and DequantizeLinear are taken apart here, whichever of them was
+    matched: before rounding, the values of both models are compared with each other, and so are they after rounding.
+
     Args:
-        before: Values of the first model's main graph by name.
-        after: Values of the second model's main graph by name.
-        matching: Which of them carry the same quantity.
+        before: The first model's main graph.
+        after: The second model's main graph.
+        values: Value of the second by the value of the first that carries the same quantity.
     """
-    matched: dict[ir.Value, ir.Value] = {}
-    for old, new in matching.values.items():
-        if old in before and new in after:
-            matched.update((a, b) for b, a in _as_floats(before[old], after[new]))
-    found = {after_value: Pair(before_value, after_value) for after_value, before_value in matched.items()}
-    given = dict(matched)
-    for a, b in matched.items():
-        _see_through(a, b, found, given)
+    roots: dict[ir.Value, ir.Value] = {}
+    for old, new in (*values.items(), *zip(before.outputs, after.outputs, strict=False)):
+        for b, a in _as_floats(old, new):
+            roots.setdefault(_root(a), _root(b))
+    found: dict[ir.Value, Pair] = {}
+    given: dict[ir.Value, ir.Value] = {}
+    for a, b in roots.items():
+        for pair in _apart(b, a, given):
+            found.setdefault(pair.after, pair)
+    given = {pair.after: pair.before for pair in found.values()} | given
     computed = (pair for pair in found.values() if pair.after.producer() is not None)
     return Pairs(tuple(pair for pair in computed if pair.before.const_value is None), given)
 
 
-def _see_through(a: ir.Value, b: ir.Value, found: dict[ir.Value, Pair], given: dict[ir.Value, ir.Value]) -> None:
-    """Adds the pairs that follow from one: of what it was rounded from, and of what it is rounded to."""
-    plain_a, plain_b = unrounded_form(a), unrounded_form(b)
-    if plain_a is not None:
-        if plain_b is None:
-            found[a] = Pair(b, a, rounded=True)
-        if plain_a not in found:
-            found[plain_a] = Pair(plain_b or b, plain_a)
-            given[plain_a] = plain_b or b
-        return
-    forms_a, forms_b = tuple(rounded_forms(a)), tuple(rounded_forms(b))
-    for form in forms_a:
-        if form not in found:
-            found[form] = Pair(forms_b[0] if forms_b else _absorbed(b, a), form, rounded=not forms_b)
-            given[form] = found[form].before
+def _apart(b: ir.Value, a: ir.Value, given: dict[ir.Value, ir.Value]) -> Iterator[Pair]:
+    """Yields the pair of two values that no quantizer made, and those of what they are rounded to."""
+    forms_b, forms_a = tuple(rounded_forms(b)), tuple(rounded_forms(a))
+    rounded = b
+    if forms_a and not forms_b:
+        b, rounded = _around_activation(b, a)
+    yield Pair(b, a)
+    for index, form in enumerate(forms_a):
+        yield Pair(forms_b[min(index, len(forms_b) - 1)], form) if forms_b else Pair(rounded, form, rounded=True)
     if forms_b and not forms_a:
         given[a] = forms_b[0]
 
 
-def _absorbed(b: ir.Value, a: ir.Value) -> ir.Value:
-    """Returns the value that is rounded where the grid clips as an activation does, which has gone for that reason."""
+def _around_activation(b: ir.Value, a: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Returns what is not yet and what is clipped, where the grid of the second model clips as an activation does.
+
+    Such an activation has gone from the second model, so that either side of it may have been matched.
+    """
+    maker, other = b.producer(), a.producer()
+    if maker is not None and maker.op_type in _CLIPPING and (other is None or other.op_type != maker.op_type):
+        return (maker.inputs[0] or b), b
     readers = [use.node for use in b.uses()]
-    if len(readers) != 1 or readers[0].op_type not in _CLIPPING or any(not is_quantize(use.node) for use in a.uses()):
-        return b
-    return readers[0].outputs[0]
+    if len(readers) == 1 and readers[0].op_type in _CLIPPING and all(is_quantize(use.node) for use in a.uses()):
+        return b, readers[0].outputs[0]
+    return b, b
+
+
+def _root(value: ir.Value) -> ir.Value:
+    """Returns what a value was before it was quantized and dequantized, however often."""
+    while (earlier := unrounded_form(value)) is not None:
+        value = earlier
+    return value
 
 
 def _as_floats(b: ir.Value, a: ir.Value) -> Iterator[tuple[ir.Value, ir.Value]]:

@@ -66,6 +66,7 @@ from sardonyx.ir.repair import Repair
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
 from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes, shapes_kept
+from sardonyx.ir.source import node_outputs
 from sardonyx.ir.symbolic import SymbolicValues
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
@@ -138,6 +139,7 @@ __all__ = [
     "nbytes",
     "node",
     "node_macs",
+    "node_outputs",
     "node_subgraphs",
     "num_nodes",
     "operator_counts",
