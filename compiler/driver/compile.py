@@ -139,7 +139,7 @@ class _Compiler:
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
         self.quantizers: dict[str, Quantizer] = {}
-        self.split: Split | None = None
+        self.judged_on: Samples | None = None
 
     def run(self) -> CompileResult:
         self._load()
@@ -147,7 +147,7 @@ class _Compiler:
         if original is None:
             return self._unproven()
         with original:
-            self.split = split = self._split(original)
+            split = self._split(original)
             self._make_candidates(split)
             judge = self._judge(original, split)
             for name in list(self.models)[1:]:
@@ -286,13 +286,14 @@ class _Compiler:
         if self.metric is not None:
             self.job.progress(0, None, "evaluate the original")
         synthetic = self._synthetic(original) if split is None else None
+        self.judged_on = synthetic if split is None else split.held_out
         return Judge(
             backend=self.backend,
             original=original,
             metric=self.metric,
             metric_name=_metric_name(self.job.metric),
             original_metric=1.0 if self.metric is None else self.metric(original.run),
-            held_out=synthetic if split is None else split.held_out,
+            held_out=self.judged_on,
             from_user=split is not None,
             feed=next(iter(synthetic or ()), None) if split is None else next(iter(split.calibration)),
             recipe=self.recipe,
@@ -323,8 +324,7 @@ class _Compiler:
 
     def _finish(self, *, proven: bool = True) -> CompileResult:
         model = self.models[self.record.chosen]
-        held_out = None if self.split is None else self.split.held_out
-        source = ReportSource(self.models[ORIGINAL], model, held_out, self.job.progress)
+        source = ReportSource(self.models[ORIGINAL], model, self.judged_on, self.job.progress)
         if self.output is None:
             return CompileResult(model, self.record, None, source)
         self.job.progress(0, None, "write")

@@ -1,5 +1,6 @@
 """The page of a compile: what is measured for it, within a time, and where it is written."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 from sardonyx import ir
+from sardonyx.backends import backend
 from sardonyx.diff import compare, match
 from sardonyx.diff.drift import drift
 from sardonyx.diff.drift_schema import Drift
 from sardonyx.diff.measuring import DriftOptions
+from sardonyx.diff.timing import Times, node_times
 from sardonyx.driver.choice import ORIGINAL
 from sardonyx.driver.output import original_file
 from sardonyx.errors import SardonyxError
@@ -28,6 +31,11 @@ DRIFT_BYTES = 1 << 30
 """Bytes of tensors of both models together beyond which it is not begun."""
 DRIFT_CHUNK = 64 << 20
 """Bytes of values compared at a time: between, the time is looked at."""
+TIMED_RUNS = 20
+"""Runs of each model in which nodes are timed."""
+TIMES_SECONDS = 5.0
+"""Wall time for these runs: of slow models there are fewer."""
+TIMED_TARGET = "onnxruntime"
 COMPARED_NODES = 50_000
 """Nodes of both models together beyond which they are not compared."""
 
@@ -97,8 +105,9 @@ def _evidence(record: CompileRecord, source: ReportSource) -> Evidence:
     matching = match(before, after)
     difference = compare(before, after, matching)
     comparison = Comparison(before, after, matching, difference, (ORIGINAL, record.chosen))
-    measured, why_not = _drift(comparison, source)
-    return Evidence(comparison=comparison, drift=measured, no_drift=why_not)
+    drifted, no_drift = _drift(comparison, source)
+    timed, no_times = _times(comparison, source, record)
+    return Evidence(comparison=comparison, drift=drifted, no_drift=no_drift, times=timed, no_times=no_times)
 
 
 def _drift(comparison: Comparison, source: ReportSource) -> tuple[Drift | None, str]:
@@ -117,6 +126,35 @@ def _drift(comparison: Comparison, source: ReportSource) -> tuple[Drift | None, 
         return None, f"Not measured: it would have taken longer than {DRIFT_SECONDS:.0f} s."
     except SardonyxError as error:
         return None, f"Not measured: {error.message}"
+
+
+def _times(comparison: Comparison, source: ReportSource, record: CompileRecord) -> tuple[Times | None, str]:
+    """The time by node, or why there is none."""
+    candidate = record.candidate(record.chosen)
+    feed = None if source.samples is None else next(iter(source.samples), None)
+    if feed is None or candidate is None or candidate.latency is None:
+        return None, "Not measured: the models were not timed."
+    if record.recipe.target != TIMED_TARGET:
+        return None, f"Not measured: only {TIMED_TARGET} tells the time of nodes."
+    seconds = (candidate.latency.original_ms + candidate.latency.candidate_ms) / 1e3
+    runs = min(int(TIMES_SECONDS / seconds), TIMED_RUNS)
+    if runs < 1:
+        return None, f"Not measured: a run of both models takes {seconds:.1f} s."
+    source.progress(0, None, "time the nodes")
+    target = backend(record.recipe.target)
+    with tempfile.TemporaryDirectory(prefix="sardonyx-") as scratch:
+        folders = Path(scratch, "before"), Path(scratch, "after")
+        for folder in folders:
+            folder.mkdir()
+        first, second = (
+            target.emit(model, folder, check=False)
+            for model, folder in zip((source.original, source.chosen), folders, strict=True)
+        )
+        try:
+            models = comparison.before, comparison.after
+            return node_times((first, second), models, comparison.matching, feed, runs=runs), ""
+        except SardonyxError as error:
+            return None, f"Not measured: {error.message}"
 
 
 def _deadline(progress: Progress) -> Callable[[int, int | None, str], None]:

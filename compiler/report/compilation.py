@@ -52,7 +52,7 @@ def compile_report(record: CompileRecord, evidence: Evidence) -> Report:
         _choices(record),
         graph,
         drift_section(evidence.drift, evidence.no_drift),
-        times_section(evidence.profiles, titles, evidence.no_profiles),
+        times_section(evidence.times, titles, evidence.no_times),
         calibration_section(_rounding(record, "activations")),
         weights_section(_rounding(record, "weights")),
         _candidates(record),

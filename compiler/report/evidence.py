@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sardonyx.diff.drift_schema import Drift
-from sardonyx.measure.profile import Profile
+from sardonyx.diff.timing import Times
 from sardonyx.report.comparison import Comparison
 
 
@@ -16,13 +16,13 @@ class Evidence:
         no_comparison: Why not.
         drift: Error of matched values; None where it was not measured.
         no_drift: Why not.
-        profiles: Time by node of the original and of the chosen model; None where it was not measured.
-        no_profiles: Why not.
+        times: Time by node; None where it was not measured.
+        no_times: Why not.
     """
 
     comparison: Comparison | None = None
     no_comparison: str = ""
     drift: Drift | None = None
     no_drift: str = ""
-    profiles: tuple[Profile, Profile] | None = None
-    no_profiles: str = ""
+    times: Times | None = None
+    no_times: str = ""

@@ -1,19 +1,24 @@
 """Sections of what was measured inside the models: drift, time by node, calibration, weights."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sardonyx.diff.drift_schema import Drift, Error, Place
-from sardonyx.measure.profile import Profile
+from sardonyx.diff.schema import NodeEntry
+from sardonyx.diff.timing import Kernel, Times
 from sardonyx.report import charts
 from sardonyx.report.charts import Histogram
 from sardonyx.report.content import Block, Cell, Charts, Column, Section, Table, names, numbers
 
 MOST_POINTS = 4_000
 """Points of a chart; of more, the worst of equal stretches are drawn, and all are in the table."""
+
+MOST_NAMES = 4
+"""Nodes of a group that are named; of more, their number is."""
 
 
 def drift_section(drift: Drift | None, why_not: str = "") -> Section:
@@ -80,34 +85,47 @@ def _decibel(error: Error | None) -> float | None:
     return -20 * math.log10(error.relative) if error.relative > 0 else math.inf
 
 
-def times_section(profiles: tuple[Profile, Profile] | None, models: tuple[str, str], why_not: str = "") -> Section:
-    """Returns where the time goes, by operator as a chart and by node as a table."""
+def times_section(times: Times | None, models: tuple[str, str], why_not: str = "") -> Section:
+    """Returns where the time goes, by operator as a chart and by region as a table."""
     title = "Time by node"
-    if profiles is None:
+    if times is None:
         return Section(title, (), why_not)
-    before, after = profiles
+    before = [kernel for region in times.regions for kernel in region.before_kernels] + [*times.before_untraced]
+    after = [kernel for region in times.regions for kernel in region.after_kernels] + [*times.after_untraced]
     chart = charts.times(_by_operator(before), _by_operator(after), models)
     columns = (
-        Column("model"), names("node of the runtime"), names("operator"), numbers("ms a run", ",.4f"),
-        numbers("share %", ".1f"), names("nodes of the model"),
+        names("nodes before"), names("nodes after"), names("run as"), numbers("ms before", ",.4f"),
+        numbers("ms after", ",.4f"), numbers("saved ms", ",.4f"),
     )  # fmt: skip
-    rows = [
-        (model, node.name, node.op_type, 1e3 * node.seconds, 100 * node.seconds / total, ", ".join(node.sources))
-        for model, profile in zip(models, profiles, strict=True)
-        for total in [sum(node.seconds for node in profile.nodes) or 1.0]
-        for node in profile.nodes
-    ]
-    rows.sort(key=lambda row: -row[3])
-    totals = f"{1e3 * before.seconds:.3f} ms a run before, {1e3 * after.seconds:.3f} ms after"
-    summary = f"{totals}, with the runtime's profiler on, over {before.runs} and {after.runs} runs."
-    return Section(title, (chart, Table(columns, rows, "Nodes, the longest first")), summary)
+    rows: list[tuple[Cell, ...]] = [
+        (_entries(region.before), _entries(region.after), _kernels(region.after_kernels or region.before_kernels),
+         1e3 * region.before_seconds, 1e3 * region.after_seconds, 1e3 * (region.before_seconds - region.after_seconds))
+        for region in sorted(times.regions, key=lambda region: -max(region.before_seconds, region.after_seconds))
+    ]  # fmt: skip
+    loose = sum(k.seconds for k in times.before_untraced), sum(k.seconds for k in times.after_untraced)
+    if any(loose):
+        kernels = _kernels((*times.before_untraced, *times.after_untraced))
+        rows.append((None, None, kernels, 1e3 * loose[0], 1e3 * loose[1], 1e3 * (loose[0] - loose[1])))
+    totals = f"{1e3 * times.before_seconds:.3f} ms a run before, {1e3 * times.after_seconds:.3f} ms after"
+    summary = f"{totals}, on one thread with the runtime's profiler on, over {times.runs} runs of each."
+    return Section(title, (chart, Table(columns, rows, "Corresponding nodes, the longest first")), summary)
 
 
-def _by_operator(profile: Profile) -> Mapping[str, float]:
+def _entries(entries: Sequence[NodeEntry]) -> str:
+    shown = ", ".join(f"{entry.name} ({entry.op_type})" for entry in entries[:MOST_NAMES])
+    return f"{shown} and {len(entries) - MOST_NAMES:,} more" if len(entries) > MOST_NAMES else shown
+
+
+def _kernels(kernels: Iterable[Kernel]) -> str:
+    counts = Counter(kernel.op_type for kernel in kernels)
+    return ", ".join(op if times == 1 else f"{op} ({times})" for op, times in counts.most_common())
+
+
+def _by_operator(kernels: Iterable[Kernel]) -> Mapping[str, float]:
     """Milliseconds by operator."""
     spent: dict[str, float] = {}
-    for node in profile.nodes:
-        spent[node.op_type] = spent.get(node.op_type, 0.0) + 1e3 * node.seconds
+    for kernel in kernels:
+        spent[kernel.op_type] = spent.get(kernel.op_type, 0.0) + 1e3 * kernel.seconds
     return spent
 
 

@@ -4,7 +4,7 @@ from sardonyx import ir
 from sardonyx.diff import compare, match
 from sardonyx.diff.drift_schema import Drift, Error, Place
 from sardonyx.diff.schema import NodeEntry
-from sardonyx.measure.profile import NodeTime, Profile
+from sardonyx.diff.timing import Kernel, TimedRegion, Times
 from sardonyx.passes.base import Refusal
 from sardonyx.passes.quantization.evidence import EVIDENCE
 from sardonyx.pipeline import Accuracy, Candidate, CompileRecord, FileEntry, Latency, PassRecord, Status
@@ -102,13 +102,22 @@ def evidence(name: str = "relu") -> Evidence:
         kind="value", before=name, after=name, before_nodes=(node,), after_nodes=(node,), total=error, local=error,
         amplification=None, noise="rounding", allowed=0.001, parts=True, why=f"{name} is off",
     )  # fmt: skip
-    profile = Profile(
-        (NodeTime(name, "Abs", 1e-3, (name,), (name,)), NodeTime("n", f"{name} op", 2e-3, (), ())), 3e-3, 10
+    kernels = (Kernel(name=name, op_type=f"{name} op", seconds=1e-3),)
+    region = TimedRegion(
+        before=(node,),
+        after=(node,),
+        before_kernels=kernels,
+        after_kernels=kernels,
+        before_seconds=1e-3,
+        after_seconds=1e-3,
+    )
+    times = Times(
+        regions=(region,), before_untraced=kernels, after_untraced=(), before_seconds=2e-3, after_seconds=1e-3, runs=20
     )
     return Evidence(
         comparison=compared,
         drift=Drift(samples=4, what="calib.npz", places=(place, place), first=0),
-        profiles=(profile, profile),
+        times=times,
     )
 
 
