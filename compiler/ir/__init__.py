@@ -60,6 +60,7 @@ from sardonyx.ir.graphs import (
     structure,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
+from sardonyx.ir.liveness import Peak, describe_type, peak_activations, set_dims, value_bytes
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
 from sardonyx.ir.repair import Repair
@@ -102,6 +103,7 @@ __all__ = [
     "NodeTypes",
     "PassBase",
     "PassResult",
+    "Peak",
     "RefAttr",
     "Repair",
     "SavedModel",
@@ -125,6 +127,7 @@ __all__ = [
     "constant_tensor",
     "convenience",
     "default_attributes",
+    "describe_type",
     "digest",
     "ensure_shapes",
     "evaluate_node",
@@ -144,6 +147,7 @@ __all__ = [
     "num_nodes",
     "operator_counts",
     "paused_gc",
+    "peak_activations",
     "read_array",
     "read_bytes",
     "read_chunks",
@@ -153,11 +157,13 @@ __all__ = [
     "require_valid",
     "save",
     "serialize",
+    "set_dims",
     "shapes_kept",
     "structure",
     "tensor",
     "to_proto",
     "to_text",
     "val",
+    "value_bytes",
     "verify",
 ]

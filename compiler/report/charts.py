@@ -188,7 +188,7 @@ def times(before: Mapping[str, float], after: Mapping[str, float], names: tuple[
     """
     operators = sorted({*before, *after}, key=lambda op: -max(before.get(op, 0), after.get(op, 0)))
     rest = operators[MOST_BARS:]
-    labels = operators[:MOST_BARS] + ([f"{len(rest)} others"] if rest else [])
+    labels = operators[:MOST_BARS] + ([f"others ({len(rest)})"] if rest else [])
     with _figure(8, 0.9 + 0.34 * len(labels)) as (figure, axes):
         rows = np.arange(len(labels))
         for offset, colour, spent, name in ((-0.19, BEFORE, before, names[0]), (0.19, AFTER, after, names[1])):

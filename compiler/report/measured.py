@@ -105,7 +105,16 @@ def times_section(times: Times | None, models: tuple[str, str], why_not: str = "
     loose = sum(k.seconds for k in times.before_untraced), sum(k.seconds for k in times.after_untraced)
     if any(loose):
         kernels = _kernels((*times.before_untraced, *times.after_untraced))
-        rows.append((None, None, kernels, 1e3 * loose[0], 1e3 * loose[1], 1e3 * (loose[0] - loose[1])))
+        rows.append(
+            (
+                "traced to no node",
+                "traced to no node",
+                kernels,
+                1e3 * loose[0],
+                1e3 * loose[1],
+                1e3 * (loose[0] - loose[1]),
+            )
+        )
     totals = f"{1e3 * times.before_seconds:.3f} ms a run before, {1e3 * times.after_seconds:.3f} ms after"
     summary = f"{totals}, on one thread with the runtime's profiler on, over {times.runs} runs of each."
     return Section(title, (chart, Table(columns, rows, "Corresponding nodes, the longest first")), summary)
