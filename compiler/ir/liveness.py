@@ -116,5 +116,5 @@ def _taken(node: oir.Node) -> list[oir.Value]:
     taken = [value for value in node.inputs if value is not None]
     for body in node_subgraphs(node):
         taken += [value for inner in body for value in _taken(inner)]
-        taken += body.outputs
+        taken.extend(body.outputs)
     return taken

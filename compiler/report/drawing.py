@@ -1,9 +1,9 @@
 """Graphs for the page: nodes, what became of them, which belong together, and which runs of equal nodes fold.
 
 A run is a connected part of the graph that nothing changed. Folding must not make a cycle: a path may leave a run, go
-through something that changed, and come back. So nodes belong to one run only where equally many changed nodes lie
-above them on the longest path (counting changed nodes alone): along an edge that number never falls, and through a
-changed node it rises, so that no path comes back.
+through something that changed, and come back. So nodes belong to one run only where equally many other nodes lie above
+them, on the path that has the most: along an edge that number never falls, and through such a node it rises, so that no
+path comes back.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,6 @@ STATES: Mapping[str, str] = {
     INTERFACE: "input or output",
 }
 """Meaning by state of a node; the keys are also style classes."""
-_UNCHANGED = (EQUAL, INTERFACE)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def draw(
     fold = len(graphs) > 1
     sides = [_side(graph, runs(graph.nodes) if fold else []) for graph in graphs]
     present = {node.state for graph in graphs for node in graph.nodes}
-    legend = [(state, meaning) for state, meaning in STATES.items() if state in present]
+    legend = [(state, meaning) for state, meaning in STATES.items() if state in present and fold]
     caption = (
         "Matched nodes stand in one row and are linked. A box with a shadow is a run of equal nodes: select it to "
         "unfold it on both sides. Constants, and what is computed of them alone, are not drawn."
@@ -158,7 +157,7 @@ def runs(nodes: Sequence[DrawnNode]) -> list[list[int]]:
     """
     above: list[int] = []
     for node in nodes:
-        counts = (above[i] + (nodes[i].state not in _UNCHANGED) for i in node.inputs)
+        counts = (above[i] + (nodes[i].state != EQUAL) for i in node.inputs)
         above.append(max(counts, default=0))
     equal = nx.Graph()
     equal.add_nodes_from(index for index, node in enumerate(nodes) if node.state == EQUAL)
