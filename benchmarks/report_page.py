@@ -1,7 +1,7 @@
 """How long a page of 5,000 nodes on each side takes until it can be used, in headless Chromium.
 
-The clock starts where the browser is asked for the page and stops when its script has laid out and drawn the graphs; then
-the time of unfolding everything. Needs chromium and chromedriver.
+The clock starts where the browser is asked for the page and stops when its script has laid out and drawn the graphs;
+then the time of unfolding everything. Needs chromium and chromedriver: `python -m benchmarks.report_page`.
 """
 
 import tempfile
