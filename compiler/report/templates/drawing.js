@@ -117,17 +117,24 @@ function makeLayers(items, side, rows) {
   return { layers, edges };
 }
 
-function mean(points, otherwise) {
-  return points.length ? points.reduce((sum, point) => sum + point.x, 0) / points.length : otherwise;
+function mean(points, others, otherwise) {
+  let sum = 0;
+  for (const point of points) sum += point.x;
+  for (const point of others) sum += point.x;
+  const count = points.length + others.length;
+  return count ? sum / count : otherwise;
 }
+
+const NONE = [];
+const sweeps = (layers, most) => (layers.length > 1000 ? most / 2 : most); // of tall graphs little is in sight at once
 
 function orderLayers(layers) {
   const number = (layer) => layer.forEach((point, index) => (point.x = index));
   layers.forEach(number);
-  for (let sweep = 0; sweep < 6; sweep += 1) {
+  for (let sweep = 0; sweep < sweeps(layers, 6); sweep += 1) {
     const downwards = sweep % 2 === 0;
     for (const layer of downwards ? layers : [...layers].reverse()) {
-      for (const point of layer) point.wish = mean(downwards ? point.up : point.down, point.x);
+      for (const point of layer) point.wish = mean(downwards ? point.up : point.down, NONE, point.x);
       layer.sort((a, b) => a.wish - b.wish);
       number(layer);
     }
@@ -140,9 +147,9 @@ function placeLayers(layers) {
     for (const point of layer) { point.x = right + point.width / 2; right += point.width + BOX.apart; }
     for (const point of layer) point.x -= right / 2;
   }
-  for (let sweep = 0; sweep < 8; sweep += 1) {
+  for (let sweep = 0; sweep < sweeps(layers, 8); sweep += 1) {
     for (const layer of sweep % 2 ? [...layers].reverse() : layers) {
-      const wishes = layer.map((point) => mean([...point.up, ...point.down], point.x));
+      const wishes = layer.map((point) => mean(point.up, point.down, point.x));
       const forth = [], back = [];
       layer.forEach((point, i) => {
         forth[i] = i ? Math.max(wishes[i], forth[i - 1] + SEPARATION(layer[i - 1], point)) : wishes[i];
