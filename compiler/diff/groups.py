@@ -129,7 +129,9 @@ class Grouping:
         matched: Mapping[int, int] = self._pairs.backward if side else self._pairs.forward
         for position in range(len(view.nodes) - 1, -1, -1):
             node = view.nodes[position]
-            if any(value in matched for value in node.outputs) or node.transparent or (side, position) in self._direct:
+            if any(value in matched for value in node.outputs) or (side, position) in self._direct:
+                continue
+            if node.transparent or node.kind == ("", "Constant"):
                 continue
             readers = self._reading(side, node)
             if not readers or readers & self._direct:

@@ -7,6 +7,7 @@ from sardonyx.diff.alignment import common_subsequence
 from sardonyx.diff.constants import Constant
 from sardonyx.diff.numbering import SMALL, Detail, Numbering, Numbers
 from sardonyx.diff.pairs import Pairs
+from sardonyx.diff.propagation import Surroundings, constant_shapes
 from sardonyx.diff.view import ABSENT, NodeView, View, ordered
 
 TRUSTED = 0.9
@@ -126,6 +127,23 @@ class Stages:
                     found += pairs.add(value, partner, "read by weighted nodes in the same order")
         return found
 
+    def all_in_order(self) -> int:
+        """Matches what nodes of the same operator, attributes and shapes of constants read and compute, in order.
+
+        The last resort, for runs of nodes between others that were rewritten: what is around them has to agree.
+        """
+        pairs = self.pairs
+        near = Surroundings(pairs.before), Surroundings(pairs.after)
+        nodes = [[n for n in ordered(v) if not n.transparent and n.outputs] for v in (pairs.before, pairs.after)]
+        tokens = [[_full_token(view, n, m) for n in found] for view, found, m in self._sides(nodes)]
+        found = 0
+        for ours, theirs in common_subsequence(*tokens):
+            before, after = nodes[0][ours], nodes[1][theirs]
+            for value, partner in zip(before.outputs, after.outputs, strict=False):
+                if pairs.same_shape(value, partner) and near[0].readers(value) == near[1].readers(partner):
+                    found += pairs.add(value, partner, "the same operator in the same order")
+        return found
+
     def _sides(self, nodes: list[list[NodeView]]) -> Iterator[tuple[View, list[NodeView], Mapping[int, int]]]:
         """Both models, with what is matched named alike."""
         pairs = self.pairs
@@ -178,13 +196,21 @@ def _main_weight(view: View, node: NodeView) -> Constant:
 
 
 def _token(view: View, node: NodeView, shared: set[str], matched: Mapping[int, int]) -> object:
-    """What aligned nodes have in common: their operator's family, their weight, what they read where that is matched."""
+    """What aligned nodes have in common: operators' family, weight, what they read where that is matched."""
     weight = _main_weight(view, node)
     family = FAMILIES.get(node.kind, node.kind)
     if weight.key in shared:
         return family, weight.key
     first = next((value for _, value in view.data(node)), ABSENT)
     return family, sorted_shape(weight), matched.get(first, ABSENT)
+
+
+def _full_token(view: View, node: NodeView, matched: Mapping[int, int]) -> object:
+    """What aligned nodes have in common: the pair that they compute where they do, else all but what they read."""
+    pair = matched.get(node.outputs[0])
+    if pair is not None:
+        return pair
+    return node.kind, node.attributes, tuple(constant_shapes(node, view))
 
 
 def sorted_shape(constant: Constant) -> tuple[int, ...]:
