@@ -4,7 +4,7 @@
     python benchmarks/diff_faults.py FOLDER --peak NAME      # peak memory of comparing a model with one of its faults
 
 A FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()`; the shipped models take part as well. Models are
-compared in four settings: as they are, optimized, quantized, and the original with its quantized form; the second model
+compared in four settings: as they are, optimized, quantized, and optimized with quantized; the second model
 of a pair always has the fault, and other names for all but its inputs and outputs. A fault that changes no output by
 more than `VISIBLE` is drawn again.
 
@@ -48,7 +48,7 @@ from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipel
 SAMPLES = 2
 VISIBLE = 1e-3
 CALIBRATION = 16
-SETTINGS = ("float", "optimized", "quantized", "float vs quantized")
+SETTINGS = ("original", "optimized", "quantized", "optimized to quantized")
 KINDS = ("weight", "input", "scale")
 Rng = np.random.Generator
 Fault = tuple[str, frozenset[int]]
@@ -83,7 +83,7 @@ def first_samples(samples: Samples, count: int) -> Samples:
 
 def forms(subject: Subject, work: Path) -> dict[str, ir.Model]:
     """The original, the optimized and the quantized model."""
-    found = {"float": ir.load(subject.path).model}
+    found = {"original": ir.load(subject.path).model}
     context = PassContext(backend("onnxruntime").capabilities(describe_machine()))
     passes = parse_pipeline(Recipe().optimize, available_passes())
     found["optimized"] = PassManager(passes, context=context).run(ir.load(subject.path).model).model
@@ -239,8 +239,8 @@ def trial(subject: Subject, setting: str, kind: str, rng: Rng, work: Path) -> bo
     """One fault; None where the model has no place for it."""
     built = forms(subject, work)
     samples = first_samples(subject.samples.named_for(_specs(subject.path)), SAMPLES)
-    before = built["float"] if setting == "float vs quantized" else built[setting]
-    changed = faulty_copy(built[setting.split()[-1]], kind, samples, rng, work)
+    before, form = built[setting.split()[0]], setting.split()[-1]
+    changed = faulty_copy(built[form], kind, samples, rng, work)
     if changed is None:
         return None
     after, (what, nodes) = changed
@@ -252,7 +252,7 @@ def trial(subject: Subject, setting: str, kind: str, rng: Rng, work: Path) -> bo
     right = bool(nodes & set(named))
     shown = "nothing parts" if found is None else "+".join(entry.op_type for entry in found.after_nodes)
     verdict = "right" if right else "WRONG"
-    print(f"{verdict} {subject.name:19} {setting:19} {kind:7} {len(named):2} nodes {seconds:6.1f} s  {what} -> {shown}")
+    print(f"{verdict} {subject.name:19} {setting:22} {kind:7} {len(named):2} nodes {seconds:6.1f} s  {what} -> {shown}")
     if not right:
         wanted = [node.op_type for index, node in enumerate(after.graph) if index in nodes]
         print(f"      wanted {wanted}, first {found and (found.before, found.local and found.local.relative)}")

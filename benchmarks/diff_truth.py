@@ -166,7 +166,9 @@ def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bo
     if edited.values is None:
         scores["values"] = score_values(matching, truth, names)
     else:
-        known = {a: names.get(b, b) for a, b in edited.values.items() if not truth.constant(a)}
+        made = {value.name for graph in ir.all_graphs(edited.model) for value in ir.graph_values(graph)}
+        kept = {a: b for a, b in edited.values.items() if b in made and not truth.constant(a)}
+        known = {a: names.get(b, b) for a, b in kept.items()}
         scores["values"] = score_known(matching, known)
     if edited.nodes is not None:
         wanted = {(a, names.get(f"node {b}", b)) for a, b in edited.nodes}

@@ -98,8 +98,8 @@ class Planner:
         self._before, self._after = before, after
         self._given = pairs.given
         self._pairs = sorted(pairs.pairs, key=lambda pair: after.position(pair.after))
-        self._stops_before = frozenset(pair.before for pair in pairs.pairs) | frozenset(pairs.given.values())
-        self._stops_after = frozenset(pair.after for pair in pairs.pairs) | frozenset(pairs.given)
+        self._stops_before = pairs.before_values
+        self._stops_after = pairs.after_values
         self._constants: dict[tuple[ir.Value, ir.Node], ConstantPair] = {}
 
     def plan(self) -> Plan:

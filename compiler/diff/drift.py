@@ -1,12 +1,16 @@
 """Where two models part on samples, and which nodes make the difference."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
 from sardonyx import ir
-from sardonyx.diff.checkpoints import Planner
+from sardonyx.diff.checkpoints import Plan, Planner
 from sardonyx.diff.drift_schema import Drift
 from sardonyx.diff.judging import Judge
 from sardonyx.diff.matching import Matching
 from sardonyx.diff.measuring import DriftOptions, Measuring
-from sardonyx.diff.quantities import pairs_of
+from sardonyx.diff.quantities import Pairs, pairs_of
 from sardonyx.diff.segments import Wiring
 from sardonyx.errors import UsageError
 from sardonyx.measure import Samples
@@ -36,17 +40,52 @@ def drift(
         DataError: If there are no samples, or one does not fit.
         BackendError: If the runtime refuses one of the models.
     """
-    wiring = Wiring(before.graph), Wiring(after.graph)
-    values = {
-        wiring[0].values[old]: wiring[1].values[new]
-        for old, new in matching.values.items()
-        if old in wiring[0].values and new in wiring[1].values
-    }
-    pairs = pairs_of(before.graph, after.graph, values)
-    plan = Planner(*wiring, pairs).plan()
-    measuring = Measuring(before, after, input_names(before, after, matching), options)
-    measured, count = measuring.measure(plan.checkpoints, samples)
-    return Judge(plan, measured, wiring).verdict(count, samples.what)
+    comparison = Comparison.of(before, after, matching)
+    return comparison.drift(samples, options)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models and the places where they are compared.
+
+    Attributes:
+        before: The first model.
+        after: The second model.
+        inputs: Name of the second model's input by that of the first's.
+        wiring: Of both main graphs.
+        pairs: Values that carry the same quantity.
+        plan: The places.
+    """
+
+    before: ir.Model
+    after: ir.Model
+    inputs: Mapping[str, str]
+    wiring: tuple[Wiring, Wiring]
+    pairs: Pairs
+    plan: Plan
+
+    @classmethod
+    def of(cls, before: ir.Model, after: ir.Model, matching: Matching) -> Self:
+        """Finds the places.
+
+        Raises:
+            UsageError: If the second model has an input that the first one lacks.
+        """
+        wiring = Wiring(before.graph), Wiring(after.graph)
+        inputs = input_names(before, after, matching)
+        values = {
+            wiring[0].values[old]: wiring[1].values[new]
+            for old, new in {**matching.values, **inputs}.items()
+            if old in wiring[0].values and new in wiring[1].values
+        }
+        pairs = pairs_of(before.graph, after.graph, values)
+        return cls(before, after, inputs, wiring, pairs, Planner(*wiring, pairs).plan())
+
+    def drift(self, samples: Samples, options: DriftOptions = _DEFAULTS) -> Drift:
+        """Does what the function `drift` does."""
+        measuring = Measuring(self.before, self.after, self.inputs, options)
+        measured, count = measuring.measure(self.plan.checkpoints, samples)
+        return Judge(self.plan, measured, self.wiring).verdict(count, samples.what)
 
 
 def input_names(before: ir.Model, after: ir.Model, matching: Matching) -> dict[str, str]:

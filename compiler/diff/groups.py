@@ -129,13 +129,16 @@ class Grouping:
         matched: Mapping[int, int] = self._pairs.backward if side else self._pairs.forward
         for position in range(len(view.nodes) - 1, -1, -1):
             node = view.nodes[position]
-            if any(value in matched or value in view.constants for value in node.outputs) or node.transparent:
+            if any(value in matched for value in node.outputs) or (side, position) in self._direct:
+                continue
+            if node.transparent or node.kind == ("", "Constant"):
                 continue
             readers = self._reading(side, node)
             if not readers or readers & self._direct:
                 continue
             groups = {self._sets[token] for token in readers}
-            if len(groups) == 1 or node.node.outputs[0].dtype in FLOATS:
+            constant = node.outputs[0] in view.constants
+            if len(groups) == 1 or (node.node.outputs[0].dtype in FLOATS and not constant):
                 self._sets.union((side, position), *readers)
 
     def _reading(self, side: int, node: NodeView) -> set[Token]:

@@ -45,8 +45,8 @@ def _match_values(pairs: Pairs) -> None:
     stages, propagation = Stages(pairs), Propagation(pairs)
     for _ in range(ROUNDS):
         found = stages.alike() + stages.weights() + stages.names()
-        found += stages.alike_but_for_weights() + propagation.run()
-        if not found:
+        found += stages.alike_but_for_weights() + stages.in_order() + propagation.run()
+        if not found and not stages.all_in_order():
             break
 
 

@@ -58,7 +58,6 @@ class Measuring:
         self._before, self._after = before, after
         self._options = options
         self._inputs = inputs
-        self._session = SessionOptions(threads=options.threads, optimization="disabled", arena=False)
 
     def measure(self, points: Sequence[Checkpoint], samples: Samples) -> tuple[dict[str, Measured], int]:
         """Returns what was measured by the name of the second model's value, and the number of samples."""
@@ -83,12 +82,12 @@ class Measuring:
         for batch in self._batches(chunk, samples):
             count += len(batch)
             part, _ = cut_model(self._after, outputs)
-            with self._open(part) as session:
+            with opened_part(part, self._options) as session:
                 for feed, known in batch:
                     given = {self._inputs.get(name, name): array for name, array in feed.items()}
-                    arrays = session.run(_fitting(session, given), outputs)
+                    arrays = session.run(fitting(session, given), outputs)
                     for point, array in zip(chunk, arrays, strict=True):
-                        _update(measured[point.after].total, known[point.before], array)
+                        compare_arrays(measured[point.after].total, known[point.before], array)
                         if point.quantizer is not None:
                             measured[point.after].extent.update(known[point.before])
             self._local(chunk, [known for _, known in batch], measured)
@@ -106,9 +105,9 @@ class Measuring:
         while True:
             batch: list[tuple[Feed, Mapping[str, Array]]] = []
             used = 0
-            with self._open(part) as session:
+            with opened_part(part, self._options) as session:
                 for feed in feeds:
-                    arrays = session.run(_fitting(session, feed), taps)
+                    arrays = session.run(fitting(session, feed), taps)
                     batch.append((feed, {**feed, **dict(zip(taps, arrays, strict=True))}))
                     used += sum(array.nbytes for array in arrays)
                     if used >= self._options.budget_bytes:
@@ -127,11 +126,11 @@ class Measuring:
         part, names = cut_model(self._after, outputs, list(reads), list(replaced.values()))
         done = 0
         try:
-            with self._open(part) as session:
+            with opened_part(part, self._options) as session:
                 for known in batch:
                     feed = {inner: known[reads[name]] for name, inner in names.items() if name in reads}
                     for point, array in zip(chunk, session.run(feed, outputs), strict=True):
-                        _update(measured[point.after].local, known[point.before], array)
+                        compare_arrays(measured[point.after].local, known[point.before], array)
                     done += 1
         except (BackendError, DataError) as error:
             if len(chunk) == 1:
@@ -141,20 +140,28 @@ class Measuring:
             for half in (chunk[:middle], chunk[middle:]):
                 self._local(half, batch[done:], measured)
 
-    @contextmanager
-    def _open(self, part: ir.Model) -> Iterator[Session]:
-        """Yields a part of a model, loaded; its file goes when the session has ended."""
-        with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-            ir.save(part, Path(folder) / "part.onnx", external_data=True)
-            with Session(Path(folder) / "part.onnx", options=self._session) as session:
-                yield session
+
+@contextmanager
+def opened_part(part: ir.Model, options: DriftOptions) -> Iterator[Session]:
+    """Yields a part of a model, loaded as it is written; its file goes when the session has ended.
+
+    Raises:
+        BackendError: If the runtime refuses it.
+    """
+    settings = SessionOptions(threads=options.threads, optimization="disabled", arena=False)
+    with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
+        path = Path(folder) / "part.onnx"
+        ir.save(part, path, external_data=True)
+        with Session(path, options=settings) as session:
+            yield session
 
 
-def _fitting(session: Session, feed: Feed) -> Feed:
+def fitting(session: Session, feed: Feed) -> Feed:
+    """Returns what of a feed a part of its model takes."""
     return {spec.name: feed[spec.name] for spec in session.inputs}
 
 
-def _update(errors: ErrorAccumulator, reference: Array, candidate: Array) -> None:
+def compare_arrays(errors: ErrorAccumulator, reference: Array, candidate: Array) -> None:
     """Compares in the wider type: what was matched is one quantity, in whatever type it travels."""
     if reference.dtype != candidate.dtype and {reference.dtype.kind, candidate.dtype.kind} <= set("fiub"):
         common = np.promote_types(reference.dtype, candidate.dtype)

@@ -79,22 +79,25 @@ class Propagation:
         self._before = Surroundings(pairs.before)
         self._after = Surroundings(pairs.after)
         self._near: deque[int] = deque()
-        self._far: deque[int] = deque()
+        self._far: deque[tuple[int, bool]] = deque()
+        self._last: deque[tuple[int, bool]] = deque()
 
     def run(self) -> int:
         """Goes on until nothing is found any more; returns how many values were matched."""
         count = len(self._pairs.forward)
         self._near.extend(self._pairs.forward)
-        while self._near or self._far:
-            near = bool(self._near)
-            value = self._near.popleft() if near else self._far.popleft()
+        while self._near or self._far or self._last:
             self._pairs.new.clear()
-            if near:
+            if self._near:
+                value = self._near.popleft()
                 self._to_operands(value)
                 self._to_users(value)
-                self._far.append(value)
+                self._far.append((value, True))
             else:
-                self._across(value)
+                value, strict = (self._far or self._last).popleft()
+                self._across(value, strict=strict)
+                if strict:
+                    self._last.append((value, False))
             self._near.extend(self._pairs.new)
         return len(self._pairs.forward) - count
 
@@ -163,16 +166,19 @@ class Propagation:
         others = [value if value in pairs.backward else ABSENT for _, value in theirs]
         if sorted(partners) != sorted(others) if first.commutative else partners != others:
             return False
-        return _constant_shapes(first, pairs.before) == _constant_shapes(second, pairs.after)
+        return constant_shapes(first, pairs.before) == constant_shapes(second, pairs.after)
 
-    def _across(self, value: int) -> None:
-        """Looks for what the operators around a pair were fused from, or taken apart into, in either model."""
+    def _across(self, value: int, *, strict: bool) -> None:
+        """Looks for what the operators around a pair were fused from, or taken apart into, in either model.
+
+        If `strict`, two operators behind what is looked for have to be alike, else one.
+        """
         pairs, partner = self._pairs, self._pairs.forward[value]
         ours, theirs = _Side(self._before, pairs.forward), _Side(self._after, pairs.backward)
-        for before, after in _beyond(ours, value, theirs, partner):
+        for before, after in _beyond(ours, value, theirs, partner, strict):
             if pairs.same_shape(before, after):
                 pairs.add(before, after, "beyond what was taken apart or fused")
-        for after, before in _beyond(theirs, partner, ours, value):
+        for after, before in _beyond(theirs, partner, ours, value, strict):
             if pairs.same_shape(before, after):
                 pairs.add(before, after, "beyond what was taken apart or fused")
 
@@ -188,7 +194,7 @@ class _Side:
         return value not in self.matched and value not in self.near.view.constants
 
 
-def _beyond(one: _Side, value: int, other: _Side, partner: int) -> Iterator[tuple[int, int]]:
+def _beyond(one: _Side, value: int, other: _Side, partner: int, strict: bool) -> Iterator[tuple[int, int]]:
     """Yields pairs of what one operator of `one` reads or computes and what stands further off in `other`.
 
     Args:
@@ -196,6 +202,7 @@ def _beyond(one: _Side, value: int, other: _Side, partner: int) -> Iterator[tupl
         value: Its value of the pair.
         other: The model in which several operators are passed over.
         partner: Its value of the pair.
+        strict: Whether two operators behind have to be alike, or one.
     """
     maker = one.near.view.maker(value)
     if maker is not None:
@@ -207,7 +214,12 @@ def _beyond(one: _Side, value: int, other: _Side, partner: int) -> Iterator[tupl
     for node in dict.fromkeys(node for node, _ in one.near.users(value)):
         result = node.outputs[0]
         if one.is_open(result):
-            found = _first(other, _downwards(other, partner), other.near.below, one.near.below(result))
+            found = _first(
+                other,
+                _downwards(other, partner),
+                other.near.below if strict else other.near.readers,
+                one.near.below(result) if strict else one.near.readers(result),
+            )
             if found is not None:
                 yield result, found
 
@@ -252,7 +264,8 @@ def _by_use(users: Iterator[tuple[NodeView, int]], matched: Mapping[int, int]) -
     return found
 
 
-def _constant_shapes(node: NodeView, view: View) -> list[object]:
+def constant_shapes(node: NodeView, view: View) -> list[object]:
+    """Shapes of the constants that a node reads, with the operand where operands may not change places."""
     shapes = [
         (0 if node.commutative else place, view.constants[value].shape)
         for place, value in enumerate(node.inputs)

@@ -38,6 +38,16 @@ class Pairs:
     pairs: tuple[Pair, ...]
     given: Mapping[ir.Value, ir.Value]
 
+    @property
+    def before_values(self) -> frozenset[ir.Value]:
+        """The values of the first model at which segments end."""
+        return frozenset(pair.before for pair in self.pairs) | frozenset(self.given.values())
+
+    @property
+    def after_values(self) -> frozenset[ir.Value]:
+        """The values of the second model at which segments end."""
+        return frozenset(pair.after for pair in self.pairs) | frozenset(self.given)
+
 
 def is_dequantize(node: ir.Node | None) -> bool:
     """Whether a node is a DequantizeLinear of any domain."""
@@ -52,7 +62,7 @@ def is_quantize(node: ir.Node | None) -> bool:
 def rounded_forms(value: ir.Value) -> Iterator[ir.Value]:
     """Yields what comes of a float value through QuantizeLinear and DequantizeLinear."""
     for use in value.uses():
-        if is_quantize(use.node) and use.idx == 0:
+        if is_quantize(use.node) and use.idx == 0 and use.node.graph is value.graph:
             yield from _dequantized(use.node.outputs[0])
 
 
@@ -136,7 +146,7 @@ def _as_floats(b: ir.Value, a: ir.Value) -> Iterator[tuple[ir.Value, ir.Value]]:
 
 def _dequantized(value: ir.Value) -> Iterator[ir.Value]:
     for use in value.uses():
-        if is_dequantize(use.node) and use.idx == 0:
+        if is_dequantize(use.node) and use.idx == 0 and use.node.graph is value.graph:
             yield use.node.outputs[0]
 
 

@@ -1,11 +1,14 @@
 """What tells at once which values of two models correspond: interface, equal computation, weights, names."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from sardonyx.diff.alignment import common_subsequence
+from sardonyx.diff.constants import Constant
 from sardonyx.diff.numbering import SMALL, Detail, Numbering, Numbers
 from sardonyx.diff.pairs import Pairs
-from sardonyx.diff.view import ABSENT, NodeView, View
+from sardonyx.diff.propagation import Surroundings, constant_shapes
+from sardonyx.diff.view import ABSENT, NodeView, View, ordered
 
 TRUSTED = 0.9
 """Names are believed where this share of what is matched without them agrees with them."""
@@ -107,6 +110,46 @@ class Stages:
                         found += pairs.add(value, partner, "name of the node")
         return found
 
+    def in_order(self) -> int:
+        """Matches what nodes read that have weights of the same shapes and come in the same order.
+
+        What they compute may differ by what was folded into the weights, so that is left to the neighbourhood.
+        """
+        pairs = self.pairs
+        nodes = [_heavy(view) for view in (pairs.before, pairs.after)]
+        shared = _shared_keys(pairs, nodes)
+        tokens = [[_token(view, n, shared, m) for n in found] for view, found, m in self._sides(nodes)]
+        found = 0
+        for ours, theirs in common_subsequence(*tokens):
+            before, after = nodes[0][ours], nodes[1][theirs]
+            for (_, value), (_, partner) in zip(pairs.before.data(before), pairs.after.data(after), strict=False):
+                if pairs.same_shape(value, partner):
+                    found += pairs.add(value, partner, "read by weighted nodes in the same order")
+        return found
+
+    def all_in_order(self) -> int:
+        """Matches what nodes of the same operator, attributes and shapes of constants read and compute, in order.
+
+        The last resort, for runs of nodes between others that were rewritten: what is around them has to agree.
+        """
+        pairs = self.pairs
+        near = Surroundings(pairs.before), Surroundings(pairs.after)
+        nodes = [[n for n in ordered(v) if not n.transparent and n.outputs] for v in (pairs.before, pairs.after)]
+        tokens = [[_full_token(view, n, m) for n in found] for view, found, m in self._sides(nodes)]
+        found = 0
+        for ours, theirs in common_subsequence(*tokens):
+            before, after = nodes[0][ours], nodes[1][theirs]
+            for value, partner in zip(before.outputs, after.outputs, strict=False):
+                if pairs.same_shape(value, partner) and near[0].readers(value) == near[1].readers(partner):
+                    found += pairs.add(value, partner, "the same operator in the same order")
+        return found
+
+    def _sides(self, nodes: list[list[NodeView]]) -> Iterator[tuple[View, list[NodeView], Mapping[int, int]]]:
+        """Both models, with what is matched named alike."""
+        pairs = self.pairs
+        yield pairs.before, nodes[0], {value: value for value in pairs.forward}
+        yield pairs.after, nodes[1], pairs.backward
+
     def _trust(self, ours: Mapping[str, int], theirs: Mapping[str, int]) -> float:
         """Share of what is matched that names agree with; of equal names, that name the same operator, if none is."""
         agree = differ = 0
@@ -123,6 +166,78 @@ class Stages:
             return 0.0
         kinds = [(self.pairs.before.maker(ours[name]), self.pairs.after.maker(theirs[name])) for name in common]
         return sum(a is not None and b is not None and a.kind == b.kind for a, b in kinds) / len(kinds)
+
+
+def _heavy(view: View) -> list[NodeView]:
+    """Nodes that read data and weights, in an order that follows from the graph."""
+    return [
+        node
+        for node in ordered(view)
+        if not node.transparent
+        and node.outputs
+        and node.outputs[0] not in view.constants
+        and any(view.constants[v].size > SMALL for v in node.inputs if v in view.constants)
+    ]
+
+
+def _shared_keys(pairs: Pairs, nodes: list[list[NodeView]]) -> set[str]:
+    """Contents of weights that one node in each model reads."""
+    views = pairs.before, pairs.after
+    once = [
+        {key for key, count in Counter(_main_weight(view, n).key for n in found).items() if count == 1}
+        for view, found in zip(views, nodes, strict=True)
+    ]
+    return once[0] & once[1]
+
+
+def _main_weight(view: View, node: NodeView) -> Constant:
+    """The largest constant that a node reads, the first of several."""
+    return max((view.constants[v] for v in node.inputs if v in view.constants), key=lambda constant: constant.size)
+
+
+def _token(view: View, node: NodeView, shared: set[str], matched: Mapping[int, int]) -> object:
+    """What aligned nodes have in common: operators' family, weight, what they read where that is matched."""
+    weight = _main_weight(view, node)
+    family = FAMILIES.get(node.kind, node.kind)
+    if weight.key in shared:
+        return family, weight.key
+    first = next((value for _, value in view.data(node)), ABSENT)
+    return family, sorted_shape(weight), matched.get(first, ABSENT)
+
+
+def _full_token(view: View, node: NodeView, matched: Mapping[int, int]) -> object:
+    """What aligned nodes have in common: the pair that they compute where they do, else all but what they read."""
+    pair = matched.get(node.outputs[0])
+    if pair is not None:
+        return pair
+    return node.kind, node.attributes, tuple(constant_shapes(node, view))
+
+
+def sorted_shape(constant: Constant) -> tuple[int, ...]:
+    """A constant's shape but for the order of its dimensions, which transposing changes."""
+    return tuple(sorted(constant.shape or ()))
+
+
+_CONVOLUTION, _PRODUCT = ("", "Conv"), ("", "MatMul")
+
+FAMILIES: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("com.microsoft", "FusedConv"): _CONVOLUTION,
+    ("com.microsoft", "NhwcFusedConv"): _CONVOLUTION,
+    ("com.microsoft.nchwc", "Conv"): _CONVOLUTION,
+    ("", "ConvInteger"): _CONVOLUTION,
+    ("", "QLinearConv"): _CONVOLUTION,
+    ("com.microsoft", "QLinearConv"): _CONVOLUTION,
+    ("", "Gemm"): _PRODUCT,
+    ("", "MatMulInteger"): _PRODUCT,
+    ("", "QLinearMatMul"): _PRODUCT,
+    ("com.microsoft", "FusedMatMul"): _PRODUCT,
+    ("com.microsoft", "FusedGemm"): _PRODUCT,
+    ("com.microsoft", "TransposeMatMul"): _PRODUCT,
+    ("com.microsoft", "MatMulIntegerToFloat"): _PRODUCT,
+    ("com.microsoft", "DynamicQuantizeMatMul"): _PRODUCT,
+    ("com.microsoft", "QGemm"): _PRODUCT,
+}
+"""Operators that are another one with something fused into it, or in integers."""
 
 
 def _by_name(view: View) -> dict[str, int]:

@@ -54,8 +54,8 @@ class Times(Part):
         regions: In the order of the second model; those that take no time left out.
         before_untraced: Kernels of the first model that belong to no node of it, such as changes of layout.
         after_untraced: The same of the second.
-        before_seconds: Median time of a run of the first.
-        after_seconds: Median time of a run of the second.
+        before_seconds: Median time of all kernels of the first.
+        after_seconds: Median time of all kernels of the second.
         runs: Number of runs of each, in alternation.
     """
 
@@ -91,8 +91,11 @@ def node_times(
     names = input_names(*models, matching)
     feeds = feed, {names.get(name, name): array for name, array in feed.items()}
     wiring = Wiring(models[0].graph), Wiring(models[1].graph)
-    sides = [ProfileInput(p, f, w.values.keys()) for p, f, w in zip(paths, feeds, wiring, strict=True)]
-    profiles = profile_pair(*sides, runs=runs)
+    first, second = (
+        ProfileInput(path, fed, {node.name or "": [value.name or "" for value in node.outputs] for node in model.graph})
+        for path, fed, model in zip(paths, feeds, models, strict=True)
+    )
+    profiles = profile_pair(first, second, runs=runs)
     return _Regions(wiring, matching).sum_up(profiles)
 
 
@@ -140,10 +143,10 @@ class _Regions:
         wiring, group_of = self._wiring[side], self._group_of[side]
         made: Mapping[str, ir.Value] = wiring.values
         nodes = tuple(nodes)
-        stops = frozenset(made[name] for node in nodes for name in node.values)
+        stops = frozenset(made[name] for node in nodes for name in node.values if name in made)
         found = []
         for node in nodes:
-            covered = wiring.segment([made[name] for name in node.values], stops).nodes
+            covered = wiring.segment([made[name] for name in node.values if name in made], stops).nodes
             numbers = dict.fromkeys(group_of[wiring.index(each)] for each in covered if wiring.index(each) in group_of)
             found.append((Kernel(name=node.name, op_type=node.op_type, seconds=node.seconds), tuple(numbers)))
         return found

@@ -240,6 +240,27 @@ class _Builder:
         return [Constant(f"{key}.{i}", value.dtype, shape, None) for i, (value, shape) in outputs]
 
 
+def ordered(view: View) -> list[NodeView]:
+    """Returns the nodes in an order that follows from the graph and not from the file: as outputs need them."""
+    order: dict[int, None] = {}
+    for start in (*view.outputs, *range(len(view.values))):
+        stack = [view.producer[start]]
+        while stack:
+            position = stack[-1]
+            if position is None or position in order:
+                stack.pop()
+                continue
+            node = view.nodes[position]
+            needed = [view.producer[v] for v in (*node.inputs, *node.bodies) if v != ABSENT]
+            waiting = [p for p in needed if p is not None and p not in order]
+            if waiting:
+                stack.append(waiting[0])
+            else:
+                order[position] = None
+                stack.pop()
+    return [view.nodes[position] for position in order]
+
+
 def placed_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, tuple[str, ...], int]]:
     """Yields every node with its scope and its position in its graph, as `NodeRef` has them."""
     for function in model.functions.values():

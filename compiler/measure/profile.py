@@ -1,16 +1,17 @@
 """How long each node takes that ONNX Runtime runs, and which values of the model as written it computes.
 
 The runtime fuses, renames and inserts nodes before it runs a model. A node is known by the values it computes: the
-runtime's graph keeps the names of values that survive, and kernels for another layout are named after the value they
-were made for. What can be traced to nothing, such as a change of layout, is shown as such.
+runtime's graph keeps the names of values that survive, and kernels that it made for another layout or type are named
+after the node or value they were made for. What can be traced to nothing, such as a change of layout, is shown as such.
 """
 
 import json
 import os
+import re
 import tempfile
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,7 @@ from sardonyx.measure.feeds import Feed
 from sardonyx.measure.session import GRAPH_NAME, Session, SessionOptions
 
 _KERNEL_SUFFIX = "_kernel_time"
-_LAYOUT_SUFFIX = "_nchwc"
+_MADE_SUFFIX = re.compile(r"(_nchwc|_nhwc|_quant|_token_\d+)+$")
 _WARM_UP_RUNS = 2
 Event = Mapping[str, Any]
 
@@ -50,7 +51,7 @@ class Profile:
 
     Attributes:
         nodes: In the order in which they ran first; those in bodies count in the node of the main graph around them.
-        seconds: Median time of a whole run; more than the sum over the nodes by what the runtime does around them.
+        seconds: Median over runs of the sum over the nodes; a run takes longer by what the runtime does around them.
         runs: Number of runs timed.
     """
 
@@ -66,12 +67,12 @@ class ProfileInput:
     Attributes:
         path: Its file.
         feed: Arrays by input name.
-        values: Names of the values of its main graph.
+        outputs: Names of the outputs of each node of its main graph, by the node's name.
     """
 
     path: str | os.PathLike[str]
     feed: Feed
-    values: Collection[str]
+    outputs: Mapping[str, Sequence[str]]
 
 
 def profile_pair(a: ProfileInput, b: ProfileInput, *, runs: int = 20, threads: int = 1) -> tuple[Profile, Profile]:
@@ -110,21 +111,20 @@ class _Side:
         """Ends the profile; each node's time is its median over the last runs."""
         path = self._session.end_profile()
         self._session.close()
-        events = _events(path)
-        calls, totals = _calls_by_run(events)
+        calls = _calls_by_run(_events(path))
         outputs = ir.node_outputs(self._folder / GRAPH_NAME)
-        nodes = []
+        written = self._source.outputs
+        values = {value for made in written.values() for value in made}
+        nodes, totals = [], [0.0] * runs
         for (name, op_type), seconds in calls.items():
-            if name in outputs:  # others are in bodies, and their time is in that of the node around them
-                values = _traced(name, outputs[name], self._source.values)
-                nodes.append(NodeTime(name, op_type, median(seconds[-runs:]), values))
-        return Profile(tuple(nodes), median(totals[-runs:]), runs)
-
-
-def _traced(name: str, outputs: tuple[str, ...], values: Collection[str]) -> tuple[str, ...]:
-    known = tuple(output for output in outputs if output in values)
-    original = name.removesuffix(_LAYOUT_SUFFIX)
-    return known or ((original,) if original != name and original in values else ())
+            if name not in outputs:  # in a body: its time is in that of the node around it
+                continue
+            original = _MADE_SUFFIX.sub("", name)
+            known = tuple(value for value in outputs[name] if value in values)
+            traced = known or tuple(written.get(original, ())) or ((original,) if original in values else ())
+            nodes.append(NodeTime(name, op_type, median(seconds[-runs:]), traced))
+            totals = [total + one for total, one in zip(totals, seconds[-runs:], strict=True)]
+        return Profile(tuple(nodes), median(totals), runs)
 
 
 def _events(path: Path) -> list[Event]:
@@ -138,13 +138,12 @@ def _events(path: Path) -> list[Event]:
     return events
 
 
-def _calls_by_run(events: list[Event]) -> tuple[dict[tuple[str, str], list[float]], list[float]]:
-    """Returns the seconds of each node in each run, by name and operator, and the seconds of the runs."""
-    runs = sorted((event["ts"], event["dur"]) for event in events if event["name"] == "model_run")
-    starts = [start for start, _ in runs]
-    calls: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * len(runs))
+def _calls_by_run(events: Sequence[Event]) -> Mapping[tuple[str, str], list[float]]:
+    """Returns the seconds of each node in each run, by name and operator."""
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    calls: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * len(starts))
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith(_KERNEL_SUFFIX) and event["ts"] >= starts[0]:
             key = event["name"].removesuffix(_KERNEL_SUFFIX), event["args"].get("op_name", "")
             calls[key][bisect_right(starts, event["ts"]) - 1] += event["dur"] / 1e6
-    return calls, [duration / 1e6 for _, duration in runs]
+    return calls

@@ -12,6 +12,7 @@ from sardonyx.report.compilation import compile_report
 from sardonyx.report.content import Report, Section
 from sardonyx.report.drawing import draw, drawn_graph
 from sardonyx.report.evidence import Evidence
+from sardonyx.report.measured import drift_section, times_section
 from sardonyx.report.render import render, write
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "diff_report",
     "draw",
     "drawn_graph",
+    "drift_section",
     "render",
+    "times_section",
     "write",
 ]

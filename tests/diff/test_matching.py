@@ -1,0 +1,211 @@
+"""What corresponds: fusions, quantization, bodies, functions, operands that change places."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from benchmarks.diff_editors import renamed
+from sardonyx import ir
+from sardonyx.diff import Group, Matching, compare, match
+from sardonyx.diff.alignment import common_subsequence
+from sardonyx.passes.base import PassContext
+from sardonyx.passes.fusion.fuse import Fuse
+from tests import models_for_tests as build
+
+LARGE = build.weights(8, 8)
+
+
+def operators(group: Group) -> tuple[list[str], list[str]]:
+    return [node.op_type for node in group.before], [node.op_type for node in group.after]
+
+
+def changed(matching: Matching) -> list[tuple[str, list[str], list[str]]]:
+    return [(g.how, *operators(g)) for g in matching.groups if g.how not in ("same", "renamed")]
+
+
+def conv_block(fused: bool) -> ir.Model:
+    weights = {"w": build.weights(4, 3, 3, 3), "b": build.weights(4)}
+    norm = {"s": build.weights(4) ** 2 + 0.5, "o": build.weights(4), "m": build.weights(4), "v": np.ones(4, np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv"),
+        helper.make_node("BatchNormalization", ["c", "s", "o", "m", "v"], ["n"], name="norm"),
+        helper.make_node("Relu", ["n"], ["r"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["y"], name="pool"),
+    ]
+    model = build.model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 1, 1]}, weights | norm)
+    if fused:
+        assert Fuse().apply(model, PassContext()).stats == {"fuse-batch-norm": 1}
+    return model
+
+
+@pytest.mark.parametrize("provenance", [True, False])
+def test_a_fused_batch_norm_is_one_group_with_its_convolution(provenance: bool) -> None:
+    before, (after, _) = conv_block(False), renamed(conv_block(True))
+    matching = match(before, after, provenance=provenance)
+    assert changed(matching) == [("fused", ["Conv", "BatchNormalization"], ["Conv"])]
+    assert matching.initializers["w"] != "w", "the folded weight took the place of the old one"
+    diff = compare(before, after, matching)
+    weight = next(change for change in diff.initializers if change.before == "w")
+    assert weight.how == "values"
+    assert weight.sqnr_db is not None
+
+
+def test_the_opposite_is_a_decomposition() -> None:
+    matching = match(conv_block(True), renamed(conv_block(False))[0], provenance=False)
+    assert changed(matching) == [("decomposed", ["Conv"], ["Conv", "BatchNormalization"])]
+
+
+def test_an_erf_chain_that_became_gelu_is_one_group() -> None:
+    chain = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="up"),
+        helper.make_node("Div", ["h", "root"], ["d"], name="div"),
+        helper.make_node("Erf", ["d"], ["e"], name="erf"),
+        helper.make_node("Add", ["e", "one"], ["p"], name="plus"),
+        helper.make_node("Mul", ["h", "p"], ["q"], name="times"),
+        helper.make_node("Mul", ["q", "half"], ["g"], name="halve"),
+        helper.make_node("MatMul", ["g", "v"], ["y"], name="down"),
+    ]
+    scalars = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+    weights = {"w": LARGE, "v": build.weights(8, 8, seed=1)}
+    before = build.model(chain, {"x": ["N", 8]}, {"y": ["N", 8]}, weights | scalars, opset=20)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h2"], name="n0"),
+        helper.make_node("Gelu", ["h2"], ["g2"], name="n1"),
+        helper.make_node("MatMul", ["g2", "v"], ["y"], name="n2"),
+    ]
+    after = build.model(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, weights, opset=20)
+    matching = match(before, after)
+    assert changed(matching) == [("fused", ["Div", "Erf", "Add", "Mul", "Mul"], ["Gelu"])]
+    assert (matching.values["h"], matching.values["g"]) == ("h2", "g2")
+
+
+def test_operands_of_a_sum_may_change_places_those_of_a_difference_not() -> None:
+    for operator, differ in (("Add", 0), ("Sub", 1)):
+        models = []
+        for operands in (["a", "b"], ["b", "a"]):
+            nodes = [
+                helper.make_node("Relu", ["x"], ["a"], name="relu"),
+                helper.make_node("Tanh", ["x"], ["b"], name="tanh"),
+                helper.make_node(operator, operands, ["y"], name="join"),
+            ]
+            models.append(build.model(nodes, {"x": [4]}, {"y": [4]}))
+        diff = compare(*models, match(*models))
+        assert [len(region.inputs) for region in diff.regions] == [2] * differ
+        assert diff.identical is not bool(differ)
+
+
+def quantized(scale: float) -> ir.Model:
+    grid = {
+        "s": np.float32(scale),
+        "z": np.int8(0),
+        "ws": np.float32(0.01),
+        "w8": np.round(LARGE / 0.01).astype(np.int8),
+    }
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="relu"),
+        helper.make_node("QuantizeLinear", ["r", "s", "z"], ["q"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], name="dequantize"),
+        helper.make_node("DequantizeLinear", ["w8", "ws"], ["wd"], name="weight"),
+        helper.make_node("MatMul", ["d", "wd"], ["y"], name="matmul"),
+    ]
+    return build.model(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, grid)
+
+
+def test_quantizers_are_seen_through() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "w"], ["y"], name="matmul"),
+    ]
+    before, after = build.model(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, {"w": LARGE}), quantized(0.05)
+    matching = match(before, after)
+    assert sorted(how for how, *_ in changed(matching)) == ["added"] * 3
+    assert matching.values == {"x": "x", "r": "r", "y": "y"}
+    assert matching.initializers == {"w": "w8"}
+    diff = compare(before, after, matching)
+    assert [(q.value, q.before is None, q.after is None) for q in diff.quantizers] == [
+        ("r", True, False),
+        ("w", True, False),
+    ]
+    (weight,) = diff.initializers
+    assert weight.how == "quantized"
+    assert weight.max_abs is not None
+    assert weight.max_abs <= 0.005 + 1e-6, "half a step of the grid"
+
+
+def test_another_scale_is_the_only_change() -> None:
+    before, after = quantized(0.05), quantized(0.06)
+    diff = compare(before, after, match(before, after))
+    assert not diff.regions
+    (change,) = diff.quantizers
+    assert (change.value, change.before and change.before.scale_min, change.after and change.after.scale_min) == (
+        "r", pytest.approx(0.05), pytest.approx(0.06),
+    )  # fmt: skip
+    assert not diff.same
+
+
+def branching(name: str, slope: float) -> ir.Model:
+    def branch(label: str, node: object) -> object:
+        out = helper.make_tensor_value_info(f"{name}_{label}", TensorProto.FLOAT, None)
+        return helper.make_graph([node], label, [], [out])
+
+    leaky = helper.make_node("LeakyRelu", ["h"], [f"{name}_then"], name=f"{name}_leaky", alpha=slope)
+    tanh = helper.make_node("Tanh", ["h"], [f"{name}_else"], name=f"{name}_tanh")
+    nodes = [
+        helper.make_node("Exp", ["x"], ["h"], name="exp"),
+        helper.make_node("ReduceSum", ["h"], ["s"], name="sum", keepdims=0),
+        helper.make_node("Cast", ["s"], ["c"], name="cast", to=TensorProto.BOOL),
+        helper.make_node(
+            "If", ["c"], ["y"], name=name, then_branch=branch("then", leaky), else_branch=branch("else", tanh)
+        ),
+    ]
+    return build.model(nodes, {"x": ["N"]}, {"y": ["N"]})
+
+
+def test_nodes_of_branches_are_matched_although_the_if_has_another_name() -> None:
+    before, after = branching("a", 0.1), branching("b", 0.2)
+    matching = match(before, after)
+    assert not changed(matching)
+    scopes = {g.before[0].name: (g.before[0].scope, g.after[0].scope) for g in matching.groups}
+    assert scopes["a_leaky"] == (("a.then_branch",), ("b.then_branch",))
+    diff = compare(before, after, matching)
+    (region,) = diff.regions
+    assert [(c.name, c.before, c.after) for c in region.attributes] == [
+        ("alpha", *map(repr, map(float, np.float32([0.1, 0.2]))))
+    ]
+
+
+def test_what_is_computed_twice_before_and_once_after_is_named() -> None:
+    def exps(twice: bool) -> ir.Model:
+        nodes = [
+            helper.make_node("Exp", ["x"], ["a"], name="first"),
+            helper.make_node("Exp", ["x"], ["b"], name="second"),
+            helper.make_node("Add", ["a", "b" if twice else "a"], ["y"], name="add"),
+        ]
+        return build.model(nodes if twice else [nodes[0], nodes[2]], {"x": [4]}, {"y": [4]})
+
+    matching = match(exps(True), exps(False))
+    (removed,) = [g for g in matching.groups if g.how == "removed"]
+    assert removed.evidence == "the same is computed once, as 'a'"
+    assert matching.values["b"] == "a"
+
+
+def test_every_node_is_in_one_group(tmp_path: Path) -> None:
+    for before, after in ((quantized(0.05), conv_block(True)), (branching("a", 0.1), quantized(0.1))):
+        matching = match(before, after)
+        for side, model in (("before", before), ("after", after)):
+            names = sorted(node.name for group in matching.groups for node in getattr(group, side))
+            assert names == sorted(node.name or "" for graph in ir.all_graphs(model) for node in graph)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "length"),
+    [("abcde", "xbdxe", 3), ("", "abc", 0), ("aaaa", "aa", 2), ("abcabba", "cbabac", 4), ("abc", "xyz", 0)],
+)
+def test_common_subsequences_are_longest_and_grow(first: str, second: str, length: int) -> None:
+    found = common_subsequence(first, second)
+    assert len(found) == length
+    assert all(first[i] == second[j] for i, j in found)
+    assert all(a < c and b < d for (a, b), (c, d) in pairwise(found))
