@@ -99,11 +99,11 @@ def _figures(record: CompileRecord, chosen: Candidate) -> Iterator[Figure]:
         value = f"{accuracy.original:.4f} → {accuracy.candidate:.4f}"
         yield Figure("accuracy", value, detail, "good" if kept else "bad")
     if latency is not None:
-        interval = f"95 % interval {latency.low:.3f} to {latency.high:.3f}"
+        interval = f"times as fast, 95 % interval {latency.low:.3f} to {latency.high:.3f}"
         detail = f"{interval}; {latency.original_ms:.3f} → {latency.candidate_ms:.3f} ms, threads: {latency.threads}"
         tone: Tone = "good" if latency.low > 1 else "bad" if latency.high < 1 else "plain"
         yield Figure(
-            "speed", f"{latency.speedup:.2f} times as fast", f"{detail}, {latency.pairs:,} interleaved pairs", tone
+            "speed", f"{latency.speedup:.2f}x", f"{detail}, {latency.pairs:,} interleaved pairs", tone
         )
     before, after = record.source.nbytes or 0, chosen.nbytes
     ratio = f"{before / after:.2f} times smaller; bytes of tensors" if after and after < before else "bytes of tensors"
