@@ -52,17 +52,21 @@ from sardonyx.ir.graphs import (
     attribute,
     clone,
     graph_values,
+    name_list,
     node_subgraphs,
     num_nodes,
     operator_counts,
     paused_gc,
     remove_unused,
     structure,
+    with_subgraphs,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
-from sardonyx.ir.repair import Repair
+from sardonyx.ir.opset import ensure_opset
+from sardonyx.ir.provenance import mark
+from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
 from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes, shapes_kept
@@ -126,6 +130,7 @@ __all__ = [
     "convenience",
     "default_attributes",
     "digest",
+    "ensure_opset",
     "ensure_shapes",
     "evaluate_node",
     "file_sha256",
@@ -136,6 +141,9 @@ __all__ = [
     "infer_shapes",
     "lazy_initializer",
     "load",
+    "mark",
+    "name_list",
+    "name_nodes",
     "nbytes",
     "node",
     "node_macs",
@@ -160,4 +168,5 @@ __all__ = [
     "to_text",
     "val",
     "verify",
+    "with_subgraphs",
 ]
