@@ -1,5 +1,6 @@
 """Backends: one folder a target. `sardonyx.backends.base` is the contract they fulfil."""
 
 from sardonyx.backends.base import Backend, LegalizeResult, backend, backends
+from sardonyx.backends.engine import EngineReport, EngineRequest, Miss, Proof
 
-__all__ = ["Backend", "LegalizeResult", "backend", "backends"]
+__all__ = ["Backend", "EngineReport", "EngineRequest", "LegalizeResult", "Miss", "Proof", "backend", "backends"]

@@ -1,16 +1,19 @@
 """The contract of a backend: a table, and a few verbs around it."""
 
+import dataclasses
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from sardonyx import ir
+from sardonyx.backends.engine import EngineReport, EngineRequest
 from sardonyx.capabilities import Capabilities
-from sardonyx.errors import BackendError, UsageError
-from sardonyx.measure import Machine, Session
+from sardonyx.errors import BackendError, SpecError, UsageError
+from sardonyx.measure import Machine, Samples, Session
 
 GROUP = "sardonyx.backends"
 
@@ -29,10 +32,61 @@ class LegalizeResult:
 
 
 class Backend(ABC):
-    """A target. Backends know no pass by name: they publish a table that passes read."""
+    """A target. Backends know no pass by name: they publish a table that passes read.
+
+    A backend with options is a frozen dataclass whose fields are its options.
+
+    Attributes:
+        name: What `--target` takes.
+        summary: What it is, in a line.
+        files: Patterns of the names that it writes into an output folder.
+        untimed: Why timing what `load` returns says nothing about the target; empty where it does.
+        refusals_are_final: Whether a model that legalization refuses is not worth compiling.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    files: ClassVar[tuple[str, ...]] = ()
+    untimed: ClassVar[str] = ""
+    refusals_are_final: ClassVar[bool] = False
+
+    def configured(self, options: Mapping[str, Any]) -> Self:
+        """Returns the backend with some of its options given.
+
+        Raises:
+            SpecError: If it has no such option.
+            UsageError: If a value cannot be used.
+        """
+        known = list(getattr(self, "__dataclass_fields__", {}))
+        for name in options:
+            if name not in known:
+                remedy = f"Its options: {', '.join(known)}." if known else "It has no options."
+                raise SpecError(f"The target {self.name} has no option {name!r}.", remedy=remedy)
+        return dataclasses.replace(self, **options) if options else self  # type: ignore[type-var]
+
+    def prepared(self, model: ir.Model, samples: Samples | None) -> Self:
+        """Returns the backend with what its options leave open decided for a model, before the work begins.
+
+        Raises:
+            UsageError: If an option does not fit the model, or is missing.
+        """
+        return self
+
+    def status(self) -> tuple[str, ...]:
+        """Returns what is installed and usable on this machine, as sentences."""
+        return ()
+
+    def preflight(self, model: ir.Model) -> tuple[str, ...]:
+        """Returns what the target would refuse, change or run otherwise than written, as sentences."""
+        return ()
+
+    def build_engine(self, model: ir.Model, path: Path, request: EngineRequest) -> EngineReport | None:
+        """Builds what is deployed from a model that `emit` wrote to `path`, into the same folder.
+
+        Returns:
+            What became of it; None for targets that run the model as it is.
+        """
+        return None
 
     @abstractmethod
     def capabilities(self, machine: Machine) -> Capabilities:

@@ -31,7 +31,7 @@ from sardonyx import ir
 from sardonyx.backends import backend
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import ErrorAccumulator, Session, SessionOptions, describe_machine, measure_peak, paired_latency
-from sardonyx.passes.base import PassContext
+from sardonyx.passes.base import Pass, PassContext
 from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipeline
 
 ROUNDS, FEEDS = 3, 3
@@ -49,9 +49,13 @@ def _target() -> PassContext:
     return PassContext(backend("onnxruntime").capabilities(describe_machine()))
 
 
+@cache
+def _passes() -> tuple[Pass, ...]:
+    return tuple(parse_pipeline(Recipe().optimize, available_passes()))
+
+
 def _optimize(source: str, written: str, context: PassContext) -> None:
-    passes = parse_pipeline(Recipe().optimize, available_passes())
-    ir.save(PassManager(passes, context=context).run(ir.load(source).model).model, written)
+    ir.save(PassManager(_passes(), context=context).run(ir.load(source).model).model, written)
 
 
 def with_sardonyx(source: str, written: str) -> None:

@@ -2,39 +2,60 @@
 
     python benchmarks/weight_only.py FOLDER [--chunks N] [--only NAME ...]
 
-FOLDER holds `model.onnx` beside `eval.py` with `calib()` (feeds) and `perplexity(run, limit=N)`. For each variant, made
-in a process of its own: seconds and peak memory of quantizing, bytes written, perplexity (on N chunks of the test text;
-all by default) and its change, and the median ratio of paired latencies against FP32, above 1 where the variant is
-faster, for one token and for a whole sample. ONNX Runtime's HQQ needs torch and is left out without it.
+FOLDER holds `model.onnx`, logits (N, T, V) of `input_ids` (N, T), beside `eval.py` with `calib()` (feeds) and
+`perplexity(run, limit=N)`. For each variant, made in a process of its own:
+
+- how activations are multiplied: rounded to INT8 by the kernel, or in float; only rows of one kind compare directly
+- bytes written, perplexity (on N chunks of the test text; all by default), its change with the standard error of that
+  change over chunks, and the divergence KL(FP32 || variant) a token in nats. A change within its error says nothing,
+  and its sign can be luck; the divergence is never below zero and tells small losses apart
+- the median ratio of paired latencies against FP32, above 1 where the variant is faster, for one token and for a sample
+- seconds and peak memory of quantizing
+
+ONNX Runtime's HQQ needs torch and is left out without it. Its kernel has float zero points, for which the runtime
+computes in float whatever accuracy level is asked for, and it leaves a product with a tied table in float.
 """
 
 import argparse
 import os
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+
 SECONDS = 4.0
 BLOCK = 32
+PASS = "quantize-weights"
 VARIANTS = {
-    "int4 rtn": "method=rtn",
-    "int4 hqq": "method=hqq",
-    "int4 gptq": "",
     "int4 rtn, offsets": "method=rtn,offsets=true",
     "int4 hqq, offsets": "method=hqq,offsets=true",
-    "int4 gptq, offsets": "offsets=true",
-    "int4 gptq, offsets, float activations": "offsets=true,activations=float",
+    "int4 rtn, offsets, auto activations": "method=rtn,offsets=true,activations=auto",
+    "int4 rtn, offsets, float activations": "method=rtn,offsets=true,activations=float",
     "int8 rtn": "bits=8,symmetric=true,method=rtn",
-    "int8 gptq": "bits=8,symmetric=true",
-    "int8 gptq, float activations": "bits=8,symmetric=true,activations=float",
+    "int8 rtn, smoothed": "smooth bits=8,method=rtn",
+    "int8 rtn, float activations": "bits=8,symmetric=true,method=rtn,activations=float",
+    "int4 rtn": "method=rtn",
+    "int4 hqq": "method=hqq",
+    "int4 gptq, offsets": "offsets=true",
+    "int4 gptq": "",
+    "int8 gptq, smoothed": "smooth bits=8",
 }
+"""Options of `quantize-weights`; after `smooth`, `smooth-quant` runs before."""
 THEIRS = {
-    "onnxruntime int4 rtn, symmetric": {"bits": 4, "is_symmetric": True, "accuracy_level": 4},
-    "onnxruntime int4 rtn": {"bits": 4, "is_symmetric": False, "accuracy_level": 4},
     "onnxruntime int4 hqq": {"hqq": True},
+    "onnxruntime int4 rtn": {"bits": 4, "is_symmetric": False, "accuracy_level": 4},
+    "onnxruntime int4 rtn, float activations": {"bits": 4, "is_symmetric": False, "accuracy_level": 0},
+    "onnxruntime int4 rtn, symmetric": {"bits": 4, "is_symmetric": True, "accuracy_level": 4},
     "onnxruntime int8 rtn": {"bits": 8, "is_symmetric": True, "accuracy_level": 4},
 }
 
@@ -60,9 +81,13 @@ def quantize_ours(folder: str, options: str, written: str) -> None:
     context = PassContext(
         backend("onnxruntime").capabilities(describe_machine()), load_samples(load_eval(folder).calib)
     )
-    passes = parse_pipeline(f"quantize-weights{{block={BLOCK}{options and ','}{options}}}", available_passes())
+    text = f"{PASS}{{block={BLOCK}{options and ','}{options.removeprefix('smooth ')}}}"
+    if options.startswith("smooth "):
+        text = f"smooth-quant, {text}"
+    passes = parse_pipeline(text, available_passes())
     result = PassManager(passes, context=context).run(ir.load(Path(folder) / "model.onnx").model)
-    assert result.records[-1].status == "applied", result.records[-1].reason
+    for record in result.records:
+        assert record.status == "applied", record.reason
     ir.save(result.model, written, external_data=True)
 
 
@@ -82,25 +107,95 @@ def quantize_theirs(folder: str, options: dict[str, Any], written: str) -> None:
     quantizer.model.save_model_to_file(written, True)
 
 
-def measure(name: str, folder: str, path: Path, chunks: int | None, fp32: float | None) -> float:
-    """Prints a variant's perplexity, size and speed; returns the perplexity."""
+class Comparison:
+    """Compares next-token distributions with those of the original, which are kept in a folder.
+
+    Args:
+        folder: Where to keep them: float32, 4 T V bytes a chunk of text.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._known = 0
+
+    def perplexity(self, evaluation: Any, run: Run, chunks: int | None) -> "Loss":
+        """Evaluates a model; the first one is the original."""
+        changes: list[Floats] = []
+        divergences: list[Floats] = []
+        first, calls = not self._known, count()
+
+        def observe(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            outputs = run(feed)
+            path = self._folder / f"{next(calls)}.npy"
+            mine = _log_softmax(outputs[0])
+            if first:
+                np.save(path, mine)
+                self._known += 1
+            original = np.load(path, mmap_mode="r")
+            token = np.asarray(feed["input_ids"])[:, 1:, None]
+            taken, before = (np.take_along_axis(each[:, :-1], token, -1) for each in (mine, original))
+            changes.append((before - taken).mean(axis=(1, 2)))
+            divergences.append((np.exp(original) * (original - mine)).sum(axis=-1).mean(axis=-1))
+            return outputs
+
+        value = evaluation.perplexity(observe, limit=chunks)
+        change, divergence = np.concatenate(changes), np.concatenate(divergences)
+        error = float(change.std(ddof=1) / len(change) ** 0.5) if len(change) > 1 else float("nan")
+        return Loss(value, float(np.expm1(change.mean())), error, float(divergence.mean()))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a variant loses: perplexity, its relative change and the change's standard error, divergence in nats."""
+
+    perplexity: float
+    change: float
+    error: float
+    divergence: float
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = np.asarray(logits, np.float32) - logits.max(axis=-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def activations_of(path: Path) -> str:
+    """How a model's products of integers treat activations: `int8`, or `float`, as with zero points of floats too."""
+    from sardonyx import ir
+
+    rounded = [
+        ir.attribute(node, "accuracy_level", 0) == 4
+        and not (len(node.inputs) > 3 and node.inputs[3] is not None and node.inputs[3].dtype is ir.DataType.FLOAT)
+        for node in ir.load(path).model.graph
+        if node.op_type == "MatMulNBits"
+    ]
+    return "int8" if any(rounded) else "float"
+
+
+def measure(name: str, folder: str, path: Path, chunks: int | None, comparison: Comparison) -> None:
+    """Prints a variant's size, loss and speed."""
     from sardonyx.measure import Session, paired_latency
 
     evaluation = load_eval(folder)
-    feed = evaluation.calib()[0]
+    original = Path(folder) / "model.onnx"
     with Session(path) as session:
-        perplexity: float = evaluation.perplexity(session.run, limit=chunks)
+        loss = comparison.perplexity(evaluation, session.run, chunks)
         ratios = []
-        if fp32 is not None:
-            with Session(Path(folder) / "model.onnx") as original:
+        if path != original:
+            feed = evaluation.calib()[0]
+            with Session(original) as beside:
                 for length in (1, None):
                     cut = {key: value[:, :length] for key, value in feed.items()}
-                    ratios.append(paired_latency(original, session, cut, seconds=SECONDS).ratio)
+                    ratios.append(paired_latency(beside, session, cut, seconds=SECONDS).ratio)
     nbytes = sum(file.stat().st_size for file in path.parent.iterdir() if file.name.startswith("model.onnx"))
-    change = "" if fp32 is None else f"{perplexity / fp32 - 1:+.2%}"
     speed = "  ".join(f"{ratio:.2f}x" for ratio in ratios)
-    print(f"{name:40} {nbytes / 1e6:6.1f} MB  {perplexity:8.4f} {change:>8}  {speed}", end="", flush=True)
-    return perplexity
+    print(
+        f"{name:40} {activations_of(path):5} {nbytes / 1e6:6.1f} MB  {loss.perplexity:8.4f} {loss.change:+.2%} "
+        f"± {loss.error:.2%}  KL {loss.divergence:.5f}  {speed}",
+        end="",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -111,9 +206,15 @@ def main() -> None:
     parser.add_argument("--chunks", type=int)
     parser.add_argument("--only", nargs="*")
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compare_all(arguments, Comparison(folder))
+
+
+def compare_all(arguments: argparse.Namespace, comparison: Comparison) -> None:
+    """Prints a line for each variant."""
     from sardonyx.measure import measure_peak
 
-    fp32 = measure("fp32", arguments.folder, Path(arguments.folder) / "model.onnx", arguments.chunks, None)
+    measure("fp32", arguments.folder, Path(arguments.folder) / "model.onnx", arguments.chunks, comparison)
     print()
     jobs: list[tuple[str, Any, Any]] = [(name, quantize_theirs, options) for name, options in THEIRS.items()]
     jobs += [(name, quantize_ours, options) for name, options in VARIANTS.items()]
@@ -128,9 +229,9 @@ def main() -> None:
             start = time.monotonic()
             peak = measure_peak(function, arguments.folder, options, str(path))
             seconds = time.monotonic() - start
-            measure(name, arguments.folder, path, arguments.chunks, fp32)
+            measure(name, arguments.folder, path, arguments.chunks, comparison)
             print(f"  quantized in {seconds:.0f} s, {peak / 1e6:.0f} MB at most", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -21,7 +21,10 @@ class Role(StrEnum):
     FOLLOWER = "follower"
     """Has an integer kernel that pays only between quantized neighbours (Add, AveragePool, Concat)."""
     TRANSPARENT = "transparent"
-    """Moves data without arithmetic: output scale and zero point are the input's (Reshape, MaxPool)."""
+    """Moves data without arithmetic: inputs and output have one scale and zero point (Reshape, MaxPool)."""
+    RESIDUAL = "residual"
+    """Computes in float, fused into the kernel of the integer node that makes one operand; reads the other as integers
+    where it is quantized for other nodes anyway or made by an integer node (the Add of a residual block)."""
     ACTIVATION = "activation"
     """Clamps: vanishes into the quantization of its output where the range covers it (Relu, Clip)."""
 
@@ -52,10 +55,13 @@ class OpSupport:
         op_type: Operator name.
         role: How it takes part in an integer region.
         domain: Operator domain; the empty string is the standard one.
-        inputs: Indices of the inputs that carry quantized activations; None: all of them.
+        inputs: Indices of the inputs that carry quantized activations; None: all of them. Those of a transparent
+            operator share one scale.
         weight: Index of the input that, where constant, is a weight. The input may still be an activation.
         weight_support: How that weight may be quantized.
-        bias: Index of the INT32 bias input with scale S_x * S_w, if the operator has one.
+        bias: Index of the bias input, if the operator has one.
+        bias_dtype: INT32 for a bias quantized with scale S_x * S_w; FLOAT for one that stays as it is, which then need
+            not be a constant.
         needs_quantized_output: Whether the integer kernel exists only with a quantized output.
         fixed_output_range: (low, high) where the target wants a fixed output range, as for Softmax.
         on_integers: For a transparent operator: the target does not drop the Q/DQ pairs around it by itself, but
@@ -74,6 +80,7 @@ class OpSupport:
     weight: int | None = None
     weight_support: WeightSupport | None = None
     bias: int | None = None
+    bias_dtype: DataType = DataType.INT32
     needs_quantized_output: bool = True
     fixed_output_range: tuple[float, float] | None = None
     on_integers: bool = False
@@ -114,10 +121,12 @@ class ActivationScheme:
     Attributes:
         dtype: Integer type of activations.
         symmetric: Whether the zero point is fixed at zero (signed types) for this target.
+        accepted: Types that may be asked for instead of the preferred one, that one among them.
     """
 
     dtype: DataType
     symmetric: bool = False
+    accepted: tuple[DataType, ...] = (DataType.UINT8, DataType.INT8)
 
 
 @dataclass(frozen=True)
@@ -128,10 +137,13 @@ class FloatSupport:
         native: Operators, by (domain, op_type), with kernels of their own.
         wraps_others: Whether the target runs the other operators in FLOAT, between Casts that it inserts itself;
             if not, it refuses a model that has them in this type.
+        around_integers: Whether Q/DQ nodes, and the integer nodes between them, may be of this type; if not, they stay
+            FLOAT, because the target's integer kernels are found only so.
     """
 
     native: frozenset[tuple[str, str]]
     wraps_others: bool
+    around_integers: bool = False
 
     def loads(self, domain: str, op_type: str) -> bool:
         """Whether a model with this operator in the type loads."""
@@ -175,8 +187,11 @@ class BlockSupport:
         blocks: Block sizes that it takes.
         dtypes: Types of activations and scales that it takes.
         negative_scales: Whether scales may be negative.
+        zero_points: Whether blocks may have zero points; if not, they are symmetric.
         attributes: Attributes of the kernel with which it is fastest because it rounds activations to 8 bits; without
             them it computes in float.
+        float_bits: Bits for which the kernel is about as fast as a float product where it computes in float; for others
+            it is slower by an order of magnitude then.
         min_opset: First opset of the standard domain from which the target does this.
         note: Why, for people who read the record.
     """
@@ -187,7 +202,9 @@ class BlockSupport:
     blocks: tuple[int, ...] = (16, 32, 64, 128, 256)
     dtypes: tuple[DataType, ...] = (DataType.FLOAT,)
     negative_scales: bool = True
+    zero_points: bool = True
     attributes: Mapping[str, int] = field(default_factory=dict)
+    float_bits: tuple[int, ...] = (4, 8)
     min_opset: int = 1
     note: str = ""
 
@@ -201,6 +218,8 @@ class Capabilities:
         activation: The preferred scheme of activations on this machine.
         weight_dtype: The preferred type of weights on this machine.
         reduce_range: Whether weights must stay within 7 bits, because the machine's kernels saturate.
+        needs_both_operands: Whether a product must have all its operands quantized or none: with one of them it falls
+            back to float, in silence.
         min_opset: The oldest standard opset in which the target takes Q/DQ with per-channel scales.
         operators: Rows, by (domain, op_type).
         warnings: What a user of this machine must know, as sentences.
@@ -221,6 +240,7 @@ class Capabilities:
     dynamic: Mapping[tuple[str, str], DynamicSupport] = field(default_factory=dict)
     fused: Mapping[tuple[str, str], FusedSupport] = field(default_factory=dict)
     blocks: Mapping[str, BlockSupport] = field(default_factory=dict)
+    needs_both_operands: bool = False
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:
         """Returns the row of an operator, or None where the target runs it in float only."""

@@ -19,6 +19,7 @@ class OnnxRuntimeBackend(Backend):
 
     name = "onnxruntime"
     summary = "ONNX Runtime, CPU provider: ONNX models with Q/DQ, run as QLinear* kernels"
+    files = (MODEL_NAME, f"{MODEL_NAME}.data")
 
     def capabilities(self, machine: Machine) -> Capabilities:
         """Returns the table of the CPU provider on a machine."""

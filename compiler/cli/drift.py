@@ -73,7 +73,7 @@ def print_times(times: "Times") -> None:
 
     for region in sorted(times.regions, key=changed)[:_SHOWN]:
         seconds = (f"{region.before_seconds * 1e3:.3f}", f"{region.after_seconds * 1e3:.3f}")
-        table.add_row(*seconds, Text(nodes_text(region.before)), Text(nodes_text(region.after)))
+        table.add_row(*seconds, Text(nodes_text(region.before, 1)), Text(nodes_text(region.after, 1)))
     loose = [sum(kernel.seconds for kernel in side) for side in (times.before_untraced, times.after_untraced)]
     if any(loose):
         table.add_row(*(f"{seconds * 1e3:.3f}" for seconds in loose), "traced to no node", "")

@@ -71,5 +71,7 @@ def _print(found: "Inspection") -> None:
         say(f"  float only  {', '.join(f'{op} {n}' for op, n in sorted(on['not_in_table'].items()))}")
     for node, reason in on["float_nodes"].items():
         say(f"  in float    {node}: {reason}")
+    for line in on["preflight"]:
+        say(f"  pre-flight  {line}")
     for note in (*on["refusals"], *on["warnings"]):
         say(f"  note        {note}")

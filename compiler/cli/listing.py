@@ -47,6 +47,7 @@ def targets(json: Json = False) -> None:
             "weights": table.weight_dtype.name,
             "reduce_range": table.reduce_range,
             "operators": by_role,
+            "status": list(backend_type().status()),
             "warnings": list(table.warnings),
         }
     if json:
@@ -58,5 +59,7 @@ def targets(json: Json = False) -> None:
         operators: dict[str, list[str]] = info["operators"]  # type: ignore[assignment]
         for role, names in operators.items():
             say(f"    {role}: {', '.join(names)}")
+        for line in info["status"]:  # type: ignore[attr-defined]
+            say(f"    {line}")
         for warning in info["warnings"]:  # type: ignore[attr-defined]
             say(f"    warning: {warning}")

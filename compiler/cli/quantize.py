@@ -21,15 +21,17 @@ def _list_schemes(show: bool) -> None:
     if show:
         from sardonyx.backends import backends
         from sardonyx.measure import describe_machine
-        from sardonyx.pipeline.schemes import DEFAULTS, available_schemes, preferred_static
+        from sardonyx.pipeline.schemes import DEFAULTS, available_schemes, default_names, preferred_static
 
         for each in available_schemes().values():
             say(f"{each.name}: {each.summary}")
             say(f"    {each.pipeline}" + ("" if each.samples else " (needs no samples)"))
         say("")
         for name, kind in backends().items():
-            say(f"static is {preferred_static(kind().capabilities(describe_machine()))} for {name} on this machine")
-        say("auto is " + ", ".join(f"{' or '.join(schemes)} for {kind} models" for kind, schemes in DEFAULTS.items()))
+            table = kind().capabilities(describe_machine())
+            say(f"static is {preferred_static(table)} for {name} on this machine")
+            suited = (f"{' or '.join(default_names(each, table))} for {each} models" for each in DEFAULTS)
+            say(f"auto is {', '.join(suited)}")
         raise typer.Exit
 
 

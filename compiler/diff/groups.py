@@ -230,7 +230,7 @@ def _said(node: NodeView, view: View) -> tuple[object, ...]:
         for place, value in enumerate(node.inputs)
         if value in view.constants
     ]
-    return (node.attributes, len(node.inputs), *sorted(constants))
+    return (node.attributes, *sorted(constants))
 
 
 def _carriers(view: View) -> dict[tuple[tuple[str, str], int], list[int]]:

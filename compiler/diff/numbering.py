@@ -64,10 +64,9 @@ class Numbering:
                 numbers[value] = self.constant(view, value)
             elif root == value and view.producer[value] is None:
                 numbers[value] = known[value] if value in known else of(("free", id(view), value))
-        for value, formal in view.formals.items():
-            if value not in known:
-                numbers[value] = of(self._formal(view, formal.owner, formal.position, numbers))
-        for node in view.nodes:
+        for position, node in enumerate(view.nodes):
+            for value in view.entries.get(position, ()):
+                numbers[value] = known[value] if value in known else of(self._formal(view, value, numbers))
             if node.transparent:
                 numbers[node.outputs[0]] = numbers[node.inputs[0]]
                 continue
@@ -77,12 +76,14 @@ class Numbering:
                     numbers[value] = known[value] if value in known else of(("computed", index, key))
         return numbers
 
-    def _formal(self, view: View, owner: int | None, position: tuple[object, ...], numbers: list[int]) -> object:
-        """What a parameter of a body is: which one, and of a node that reads what."""
-        if owner is None:
-            return "formal", position
-        node = view.nodes[owner]
-        return "formal", position, node.kind, node.attributes, len(node.inputs)
+    def _formal(self, view: View, value: int, numbers: list[int]) -> object:
+        """What a parameter of a body is: which one, and of a node that reads what; of any function alike."""
+        formal = view.formals[value]
+        if formal.owner is None:
+            return "formal", formal.position
+        node = view.nodes[formal.owner]
+        operands = tuple(ABSENT if operand == ABSENT else numbers[operand] for operand in node.inputs)
+        return "formal", formal.position, node.kind, node.attributes, operands
 
     def _node_key(self, view: View, node: NodeView, numbers: list[int]) -> object:
         operands = [ABSENT if value == ABSENT else numbers[value] for value in node.inputs]

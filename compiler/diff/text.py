@@ -124,7 +124,7 @@ class _Writer:
         name = f"  # {printable(node.name or '')}" if self._names else ""
         yield f"{indent}{operator}({operands}){attributes} -> {results}{name}"
         for index, operand in enumerate(node.inputs):
-            tensor = None if operand is None else _tensor(operand)
+            tensor = None if operand is None else ir.constant_tensor(operand)
             if tensor is not None and tensor.size > INLINE:
                 yield f"{indent}  {index}: {tensor_text(tensor)}"
         for index, value in enumerate(node.outputs):
@@ -135,7 +135,7 @@ class _Writer:
                 yield from self.graph(graph.inputs, graph.outputs, list(graph), indent + "    ")
 
     def _reference(self, value: ir.Value) -> str:
-        tensor = _tensor(value)
+        tensor = ir.constant_tensor(value)
         if tensor is not None:
             return tensor_text(tensor) if tensor.size <= INLINE else "weight"
         if value in self._made:
@@ -150,11 +150,6 @@ def _graphs(attr: ir.Attr) -> Sequence[ir.Graph]:
     if attr.type == ir.AttributeType.GRAPH:
         return (attr.as_graph(),)
     return attr.as_graphs() if attr.type == ir.AttributeType.GRAPHS else ()
-
-
-def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
-    """The tensor of a constant; the default of an input that has one is no constant."""
-    return ir.constant_tensor(value)
 
 
 def _ordered(outputs: Sequence[ir.Value], nodes: list[ir.Node]) -> list[ir.Node]:

@@ -69,6 +69,7 @@ class View:
         consumers: By root: position in `nodes` and operand of each node that reads it.
         constants: By number: what is known to be constant.
         formals: By number: values that enter a body.
+        entries: By position in `nodes` at which a body begins: numbers of the values that enter there, outer first.
         inputs: Numbers of the model's inputs.
         outputs: Roots of the model's outputs.
     """
@@ -81,6 +82,7 @@ class View:
     consumers: list[list[tuple[int, int]]] = field(default_factory=list)
     constants: dict[int, Constant] = field(default_factory=dict)
     formals: dict[int, Formal] = field(default_factory=dict)
+    entries: dict[int, list[int]] = field(default_factory=dict)
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
 
@@ -134,7 +136,9 @@ class _Builder:
         for function in self.view.model.functions.values():
             scope = (function_scope(function),)
             for position, value in enumerate(function.inputs):
-                view.formals[self._add(value)] = Formal(None, (position,))
+                formal = self._add(value)
+                view.formals[formal] = Formal(None, (position,))
+                view.entries.setdefault(len(view.nodes), []).append(formal)
             self._graph(function.graph, scope)
             outputs = tuple(view.root[self._number(value)] for value in function.outputs)
             self.calls[function.domain, function.name] = outputs
@@ -174,6 +178,7 @@ class _Builder:
     def _node(self, node: ir.Node, index: int, scope: tuple[str, ...]) -> None:
         view = self.view
         pending: list[tuple[int, Formal]] = []
+        start = len(view.nodes)
         returned = tuple(self._bodies(node, scope, pending))
         inputs = tuple(ABSENT if v is None else view.root[self._number(v)] for v in node.inputs)
         ref = NodeRef(scope, node.name or "", node.op_type, node.domain, index)
@@ -182,6 +187,8 @@ class _Builder:
         position = len(view.nodes)
         for formal, entry in pending:
             view.formals[formal] = Formal(position, entry.position)
+        if pending:  # the bodies inside these bodies are through already
+            view.entries[start] = [*(formal for formal, _ in pending), *view.entries.get(start, ())]
         outputs = tuple(self._add(value) for value in node.outputs)
         made = NodeView(ref, node, kind, self._attributes(node), inputs, outputs, returned + (called or ()))
         view.nodes.append(made)

@@ -1,5 +1,6 @@
 """The choice: among the candidates that load and keep the budget, the fastest; else the best exact model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sardonyx.driver.judge import inexact_output
@@ -12,6 +13,8 @@ SLOWER = 0.99
 """A speed-up below this is slower: two sessions of one model differ by up to 0.3 % for where their memory lies."""
 ROUNDING = 1e-6
 """What rounding alone may cost: with a budget of 0, a model that only reassociates sums is still within it."""
+
+PROMISING = "the one with the most products as integers"
 
 
 def is_lossy(name: str) -> bool:
@@ -52,11 +55,16 @@ def reject(candidate: Candidate, recipe: Recipe) -> None:
         )
 
 
-def choose(candidates: list[Candidate], recipe: Recipe) -> Choice:
+def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Choice:
     """Picks the fastest candidate that was not rejected; the original where all were.
 
     A candidate that was not timed, because there was no sample to time it with, counts as fast as the original; later
     candidates win ties, so that an exact optimization is preferred to the original.
+
+    Args:
+        candidates: What was measured; gets the reasons for which some are rejected.
+        recipe: The budget.
+        untimed: Why speed is not known on the target; the most promising is picked then instead of the fastest.
     """
     for candidate in candidates:
         reject(candidate, recipe)
@@ -70,18 +78,24 @@ def choose(candidates: list[Candidate], recipe: Recipe) -> Choice:
     if not usable:
         reasons = "; ".join(f"{c.name}: {c.rejected}" for c in candidates)
         return Choice(ORIGINAL, f"no candidate may be written ({reasons})", met_budget)
-    best = max(reversed(usable), key=_speedup)
-    why = "the only candidate that may be written" if len(usable) == 1 else "the fastest that keeps the budget"
+    best = max(reversed(usable), key=_merit(untimed))
+    fastest = f"{PROMISING} that keeps the budget; {untimed}" if untimed else "the fastest that keeps the budget"
+    why = "the only candidate that may be written" if len(usable) == 1 else fastest
     rejected = "; ".join(f"{c.name}: {c.rejected}" for c in candidates if c.rejected)
     return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget)
 
 
-def to_repair(candidates: list[Candidate], recipe: Recipe) -> Candidate | None:
-    """Returns the fastest quantized candidate where all lose too much; None where there is nothing to repair."""
+def to_repair(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Candidate | None:
+    """Returns the fastest quantized candidate where all lose too much; None where there is nothing to repair.
+
+    Where speed is not known, those that compute with integers count, and the most promising of them is returned.
+    """
     quantized = [c for c in candidates if is_lossy(c.name) and c.accuracy is not None]
+    if untimed:
+        quantized = [c for c in quantized if c.integer_nodes]
     if any(c.accuracy is not None and _keeps(c.accuracy, recipe) for c in quantized):
         return None
-    return max(quantized, key=_speedup, default=None)
+    return max(quantized, key=_merit(untimed), default=None)
 
 
 def vain_repair(quantized: Candidate, candidates: list[Candidate]) -> str | None:
@@ -91,6 +105,13 @@ def vain_repair(quantized: Candidate, candidates: list[Candidate]) -> str | None
         return None
     faster = f"{_speedup(quantized):.2f}x against {exact:.2f}x"
     return f"even with everything quantized it is not faster than in float ({faster})"
+
+
+def _merit(untimed: str) -> Callable[[Candidate], tuple[float, ...]]:
+    """What candidates are compared by: the speed-up; or, where that is not known, what promises one."""
+    if untimed:
+        return lambda c: (is_lossy(c.name), c.integer_nodes, -c.nbytes)
+    return lambda c: (_speedup(c),)
 
 
 def _speedup(candidate: Candidate) -> float:

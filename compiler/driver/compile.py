@@ -8,25 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from sardonyx import ir
-from sardonyx.backends import Backend, backend
+from sardonyx.backends import Backend, EngineReport, EngineRequest, backend
 from sardonyx.driver.choice import (
     MIXED,
     OPTIMIZED,
     ORIGINAL,
     QUANTIZED,
+    Choice,
     choose,
     is_lossy,
     keeps_budget,
     to_repair,
     vain_repair,
 )
+from sardonyx.driver.engine import note_engine, take_along
 from sardonyx.driver.give_back import Quantizer, Variant
 from sardonyx.driver.judge import AGREEMENT, Judge
 from sardonyx.driver.output import file_entry, replaced_folder, require_writable
 from sardonyx.driver.repair import Repair
-from sardonyx.driver.reporting import ReportSource, write_report
+from sardonyx.driver.reporting import ReportSource, try_report, write_report
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import (
+    Feed,
     Metric,
     Samples,
     Session,
@@ -49,6 +52,7 @@ from sardonyx.pipeline import (
     default_schemes,
     format_pipeline,
     parse_pipeline,
+    with_half_precision,
     with_selection,
 )
 from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME, REPORT_NAME
@@ -61,7 +65,7 @@ class CompileResult:
     Attributes:
         model: The chosen model.
         record: What was done, measured and decided.
-        path: The written model, or None where no output folder was given.
+        path: The written model, or the engine built of it; None where no output folder was given.
         source: What `report` makes the page of.
     """
 
@@ -122,7 +126,7 @@ class _Compiler:
         self.recipe = job.recipe
         self.output = output
         self.scratch = scratch
-        self.backend: Backend = backend(job.recipe.target)
+        self.backend: Backend = backend(job.recipe.target).configured(job.recipe.target_options)
         self.machine = describe_machine()
         self.capabilities = self.backend.capabilities(self.machine)
         self.record = CompileRecord(
@@ -154,14 +158,37 @@ class _Compiler:
                 self._measure(judge, name)
             if split is not None:
                 self._repair(judge, split)
-        choice = choose(self.record.candidates, self.recipe)
+        choice = self._choose()
         self._note_lossy(choice.name)
         self.record.decide("choose", choice.name, choice.reason)
-        self.record.chosen, self.record.met_budget = choice.name, choice.met_budget
+        self.record.chosen = choice.name
+        self.record.met_budget = choice.met_budget and _is_met(self.record.engine)
         return self._finish()
+
+    def _choose(self) -> Choice:
+        """Chooses, and builds the engine of the choice where the target has one; what the builder refuses is out."""
+        while True:
+            choice = choose(self.record.candidates, self.recipe, self.backend.untimed)
+            report = self._build(choice.name)
+            candidate = self.record.candidate(choice.name)
+            if report is None or not report.failed or candidate is None:
+                return choice
+            candidate.rejected = f"the builder does not take it: {'; '.join(report.problems)}"
+
+    def _build(self, name: str) -> EngineReport | None:
+        planned = self.lossy[name].integer_nodes if name in self.lossy else ()
+        if name == ORIGINAL:  # judged as its owner has it
+            self.models[name] = ir.clone(self.models[name])
+            self._legalize(name)
+        path = self._write(name, self.models[name])
+        report = self.backend.build_engine(self.models[name], path, EngineRequest(planned, self.job.progress))
+        if report is not None:
+            note_engine(self.record, name, report)
+        return report
 
     def _measure(self, judge: Judge, name: str) -> Candidate:
         candidate = judge.measure(name, self.models[name], self._write(name, self.models[name]))
+        candidate.integer_nodes = len(self.lossy[name].integer_nodes) if name in self.lossy else 0
         self.record.candidates.append(candidate)
         return candidate
 
@@ -173,6 +200,8 @@ class _Compiler:
         self.record.pipeline = ", ".join((format_pipeline(self.exact_passes), *(record.spec for record in records)))
 
     def _lossy_passes(self, text: str) -> tuple[Pass, ...]:
+        if self.recipe.fallback == "fp16":
+            text = with_half_precision(text, self.capabilities)
         passes = parse_pipeline(text, available_passes())
         return with_selection(passes, self.recipe.exclude, self.recipe.include) if passes else passes
 
@@ -181,7 +210,7 @@ class _Compiler:
         if self.recipe.quantize != AUTO:
             passes = self._lossy_passes(self.recipe.quantize)
             return {QUANTIZED: passes} if passes else {}
-        first, *others = default_schemes(model, samples=True)
+        first, *others = default_schemes(model, self.capabilities, samples=True)
         self.record.decide("scheme", first.name, first.summary)
         for other in others:
             self.record.decide("scheme", other.name, f"also tried: {other.summary}")
@@ -190,10 +219,10 @@ class _Compiler:
 
     def _repair(self, judge: Judge, split: Split) -> None:
         """Where quantized models are fast and lose too much, gives back regions of the fastest until it fits."""
-        worst = to_repair(self.record.candidates, self.recipe)
+        worst = to_repair(self.record.candidates, self.recipe, self.backend.untimed)
         if worst is None:
             return
-        vain = vain_repair(worst, self.record.candidates)
+        vain = None if self.backend.untimed else vain_repair(worst, self.record.candidates)
         if vain is not None:
             self.record.decide("give-back", "nothing", vain)
             return
@@ -202,14 +231,19 @@ class _Compiler:
             self.lossy[worst.name],
             judge,
             split.calibration,
-            lambda model: self.backend.load(self._write("variant", model), threads=self.recipe.threads),
+            self._load_variant,
             self.record,
         )
         for variant in repair.variants():
             self.models[MIXED], self.lossy[MIXED] = variant.model, variant
+            self._legalize(MIXED)
             self.record.candidates[:] = [c for c in self.record.candidates if c.name != MIXED]
             if keeps_budget(self._measure(judge, MIXED), self.recipe):
                 break
+
+    def _load_variant(self, model: ir.Model) -> Session:
+        self.backend.legalize(model)
+        return self.backend.load(self._write("variant", model), threads=self.recipe.threads)
 
     def _load(self) -> None:
         self.job.progress(0, None, "load")
@@ -246,8 +280,10 @@ class _Compiler:
             if self.recipe.quantize:
                 reason = "there are no samples to calibrate and judge with: pass --data for INT8"
                 self.record.decide("quantize", "nothing", reason)
+            self.backend = self.backend.prepared(self.models[ORIGINAL], None)
             return None
         samples = load_samples(self.job.data).named_for(original.inputs).checked(original.inputs)
+        self.backend = self.backend.prepared(self.models[ORIGINAL], samples)
         split = samples.split(self.recipe.held_out)
         calibration, held_out = split.calibration.count(), split.held_out.count()
         self.record.samples = {
@@ -271,16 +307,29 @@ class _Compiler:
         optimized = PassManager(self.exact_passes, context=context).run(ir.clone(self.models[ORIGINAL]))
         self.record.note_passes(optimized.records)
         self.models[OPTIMIZED] = optimized.model
+        self._require_expressible(optimized.model)
         for name, passes in ({} if split is None else self._schemes(optimized.model)).items():
             self.quantizers[name] = Quantizer(optimized.model, passes, context)
             self.lossy[name] = self.quantizers[name].variant()
             if self.lossy[name].changed:
                 self.models[name] = self.lossy[name].model
-        for name, model in list(self.models.items())[1:]:
-            legalized = self.backend.legalize(model)
-            for change in legalized.changes:
-                self.record.decide("legalize", name, change)
-            self.record.warnings.extend(w for w in legalized.refusals if w not in self.record.warnings)
+        for name in list(self.models)[1:]:
+            self._legalize(name)
+
+    def _legalize(self, name: str) -> None:
+        legalized = self.backend.legalize(self.models[name])
+        for change in legalized.changes:
+            self.record.decide("legalize", name, change)
+        self.record.warnings.extend(w for w in legalized.refusals if w not in self.record.warnings)
+
+    def _require_expressible(self, model: ir.Model) -> None:
+        """Refuses a model that the target will not take, before time is spent on it."""
+        if not self.backend.refusals_are_final:
+            return
+        refusals = self.backend.legalize(ir.clone(model)).refusals
+        if refusals:
+            others = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+            raise BackendError(f"The target {self.backend.name} does not take the model{others}: {refusals[0]}")
 
     def _judge(self, original: Session, split: Split | None) -> Judge:
         if self.metric is not None:
@@ -295,10 +344,15 @@ class _Compiler:
             original_metric=1.0 if self.metric is None else self.metric(original.run),
             held_out=self.judged_on,
             from_user=split is not None,
-            feed=next(iter(synthetic or ()), None) if split is None else next(iter(split.calibration)),
+            feed=self._timed_feed(synthetic if split is None else split.calibration),
             recipe=self.recipe,
             progress=self.job.progress,
         )
+
+    def _timed_feed(self, samples: Samples | None) -> Feed | None:
+        if self.backend.untimed or samples is None:
+            return None
+        return next(iter(samples))
 
     def _synthetic(self, original: Session) -> Samples | None:
         """Random inputs, which show whether exact passes were exact; None where the original does not run on them."""
@@ -314,7 +368,9 @@ class _Compiler:
 
     def _unproven(self) -> CompileResult:
         """The target cannot run the original at all: exact passes only, and the record says that nothing was proven."""
+        self.backend = self.backend.prepared(self.models[ORIGINAL], None)
         self._make_candidates(None)
+        self._build(OPTIMIZED)
         reason = "the target cannot run the original, so that nothing could be calibrated, judged or timed"
         self.record.decide("choose", OPTIMIZED, f"{reason}; only exact passes were applied")
         self.record.chosen, self.record.met_budget = OPTIMIZED, False
@@ -330,24 +386,24 @@ class _Compiler:
         self.job.progress(0, None, "write")
         with replaced_folder(self.output) as folder:
             written = self.backend.emit(model, folder, check=proven)
+            if self.record.engine is not None:
+                take_along(self.scratch / self.record.chosen, folder)
             plan = self.lossy[self.record.chosen].plan if is_lossy(self.record.chosen) else None
             if plan is not None:
                 plan["model"] = ir.digest(self.models[OPTIMIZED])
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
             self.record.outputs = [file_entry(file) for file in sorted(folder.iterdir())]
             if self.recipe.report:
-                self._report(source, folder / REPORT_NAME)
+                try_report(self.record, source, folder / REPORT_NAME)
             self.record.write(folder / RECORD_NAME)
-        return CompileResult(model, self.record, self.output / written.name, source)
+        engine = self.record.engine
+        path = self.output / (engine.file if engine and engine.built else written.name)
+        return CompileResult(model, self.record, path, source)
 
-    def _report(self, source: ReportSource, path: Path) -> None:
-        """Writes the page; where that fails, the record says why, and the compile is kept."""
-        self.job.progress(0, None, "report")
-        try:
-            self.record.outputs.append(file_entry(write_report(self.record, source, path)))
-        except Exception as error:  # the model is worth more than the page: the cause becomes a warning
-            path.unlink(missing_ok=True)
-            self.record.warnings.append(f"The report could not be made: {type(error).__name__}: {error}")
+
+def _is_met(engine: EngineReport | None) -> bool:
+    """Whether an engine was asked for in vain, or misses a demand; without a builder none was asked of it."""
+    return engine is None or not (engine.failed or engine.unmet)
 
 
 def _metric_name(metric: str | Metric | None) -> str:

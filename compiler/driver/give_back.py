@@ -13,7 +13,7 @@ from typing import Any
 from sardonyx import ir
 from sardonyx.measure import Agreement, Feed, Session
 from sardonyx.passes.base import Pass, PassContext
-from sardonyx.passes.quantization.plan import QuantPlan
+from sardonyx.passes.quantization.plan import PointKind, QuantPlan
 from sardonyx.pipeline import PassManager, PassRecord, Status
 
 SAMPLES = 8
@@ -58,6 +58,12 @@ class Variant:
     def compute_nodes(self) -> tuple[str, ...]:
         """Names of the nodes whose products are computed with integers, in graph order."""
         return tuple((self.plan or {}).get("compute_nodes", ()))
+
+    @property
+    def integer_nodes(self) -> tuple[str, ...]:
+        """Those of them whose activations are integers too; none where only weights are."""
+        points = (self.plan or {}).get("points", ())
+        return self.compute_nodes if any(p["kind"] == PointKind.ACTIVATION for p in points) else ()
 
 
 def joined_plan(records: Sequence[PassRecord]) -> dict[str, Any] | None:

@@ -149,6 +149,7 @@ def _on_target(model: ir.Model, name: str) -> dict[str, Any]:
     placement = place(optimized, capabilities)
     return {
         "name": name,
+        "preflight": list(target.preflight(model)),
         "nodes_after_exact_passes": ir.num_nodes(optimized),
         "integer_weights": len(placement.weights),
         "quantized_values": len(placement.values),

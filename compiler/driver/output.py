@@ -6,15 +6,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sardonyx import ir
+from sardonyx.backends import backends
 from sardonyx.errors import SaveError, UsageError
 from sardonyx.pipeline import CompileRecord, FileEntry
 from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME, REPORT_NAME
 
-OWN_FILES = frozenset({RECORD_NAME, "model.onnx", "model.onnx.data", PLAN_NAME, REPORT_NAME})
-"""What a compile writes; a folder that holds anything else is not replaced."""
+
+def _is_ours(name: str) -> bool:
+    """Whether a compile, for whichever target, writes a file of that name."""
+    own = (RECORD_NAME, PLAN_NAME, REPORT_NAME)
+    patterns = (*own, *(pattern for each in backends().values() for pattern in each.files))
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def original_file(record: CompileRecord, folder: Path) -> Path:
@@ -104,7 +110,7 @@ def _require_renamable(real: Path, named: Path) -> None:
 def _require_ours(present: Path, named: Path) -> None:
     """Refuses a folder that holds anything but an earlier compile; messages call it `named`."""
     names = {entry.name for entry in present.iterdir()}
-    foreign = sorted(names - OWN_FILES)
+    foreign = sorted(name for name in names if not _is_ours(name))
     if foreign or (names and RECORD_NAME not in names):
         first = foreign[0] if foreign else sorted(names)[0]
         raise SaveError(

@@ -153,7 +153,8 @@ class _Quantization:
             return (ApplyPlan(str(selection.plan)),)
         with_samples = self.job.data is not None
         automatic = selection.scheme == AUTO
-        scheme = default_schemes(model, samples=with_samples)[0] if automatic else scheme_named(selection.scheme)
+        defaults = default_schemes(model, self.capabilities, samples=with_samples) if automatic else ()
+        scheme = defaults[0] if automatic else scheme_named(selection.scheme)
         if scheme.samples and not with_samples:
             raise UsageError(
                 f"The scheme {scheme.name!r} needs samples.", remedy="Pass --data, or use --scheme dynamic."

@@ -15,8 +15,8 @@ from sardonyx.diff.drift_schema import Drift
 from sardonyx.diff.measuring import DriftOptions
 from sardonyx.diff.timing import Times, node_times
 from sardonyx.driver.choice import ORIGINAL
-from sardonyx.driver.output import original_file
-from sardonyx.errors import SardonyxError
+from sardonyx.driver.output import file_entry, original_file
+from sardonyx.errors import SardonyxError, UsageError
 from sardonyx.measure import Samples, TensorSpec, load_samples
 from sardonyx.passes.base import Progress, no_progress
 from sardonyx.pipeline import CompileRecord
@@ -71,6 +71,16 @@ def write_report(record: CompileRecord, source: ReportSource, path: Path) -> Pat
     return write(compile_report(record, _evidence(record, source)), path)
 
 
+def try_report(record: CompileRecord, source: ReportSource, path: Path) -> None:
+    """Writes the page and adds it to the record's files; where that fails, the record says why instead."""
+    source.progress(0, None, "report")
+    try:
+        record.outputs.append(file_entry(write_report(record, source, path)))
+    except Exception as error:  # the model is worth more than the page: the cause becomes a warning
+        path.unlink(missing_ok=True)
+        record.warnings.append(f"The report could not be made: {type(error).__name__}: {error}")
+
+
 def report_again(folder: Path, data: str | None, output: Path | None, progress: Progress) -> Path:
     """Makes the page of an earlier compile anew, from its record and its models.
 
@@ -86,7 +96,10 @@ def report_again(folder: Path, data: str | None, output: Path | None, progress: 
     """
     record = CompileRecord.read(folder / RECORD_NAME)
     original = ir.load(original_file(record, folder), opset=record.recipe.opset).model
-    chosen = ir.load(folder / "model.onnx").model
+    written = next((file.path for file in record.outputs if file.path and file.path.endswith(".onnx")), None)
+    if written is None:
+        raise UsageError(f"The record of {folder} names no model.", remedy="Compile it again.")
+    chosen = ir.load(folder / written).model
     specs = [TensorSpec(value.name or "", None, ()) for value in original.graph.inputs]
     samples = None if data is None else load_samples(data).named_for(specs)
     return write_report(record, ReportSource(original, chosen, samples, progress), output or folder / REPORT_NAME)

@@ -52,18 +52,22 @@ from sardonyx.ir.graphs import (
     attribute,
     clone,
     graph_values,
+    name_list,
     node_subgraphs,
     num_nodes,
     operator_counts,
     paused_gc,
     remove_unused,
     structure,
+    with_subgraphs,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.liveness import Peak, describe_type, peak_activations, set_dims, value_bytes
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
-from sardonyx.ir.repair import Repair
+from sardonyx.ir.opset import ensure_opset
+from sardonyx.ir.provenance import mark
+from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
 from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes, shapes_kept
@@ -129,6 +133,7 @@ __all__ = [
     "default_attributes",
     "describe_type",
     "digest",
+    "ensure_opset",
     "ensure_shapes",
     "evaluate_node",
     "file_sha256",
@@ -139,6 +144,9 @@ __all__ = [
     "infer_shapes",
     "lazy_initializer",
     "load",
+    "mark",
+    "name_list",
+    "name_nodes",
     "nbytes",
     "node",
     "node_macs",
@@ -166,4 +174,5 @@ __all__ = [
     "val",
     "value_bytes",
     "verify",
+    "with_subgraphs",
 ]

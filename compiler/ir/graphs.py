@@ -14,6 +14,7 @@ import onnx_ir as oir
 from sardonyx.errors import VerifyError
 
 T = TypeVar("T")
+_GRAPH_TYPES = (oir.AttributeType.GRAPH, oir.AttributeType.GRAPHS)
 
 
 @contextmanager
@@ -45,20 +46,23 @@ def with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
     """Yields a graph and all graphs inside it, outer before inner, in node order."""
     yield graph
     for node in graph:
-        if node.attributes:  # most nodes of most models have none: a generator for each would take as long again
-            for subgraph in node_subgraphs(node):
-                yield from with_subgraphs(subgraph)
+        for attr in node.attributes.data.values():
+            if attr.type in _GRAPH_TYPES:  # rare: a generator for each node would take several times as long
+                for subgraph in _attribute_graphs(attr):
+                    yield from with_subgraphs(subgraph)
 
 
 def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
     """Yields the graphs that are attributes of `node`, such as the branches of an If."""
-    if not node.attributes:
-        return
-    for attr in node.attributes.values():
-        if attr.type == oir.AttributeType.GRAPH and not attr.is_ref():
-            yield attr.as_graph()
-        elif attr.type == oir.AttributeType.GRAPHS and not attr.is_ref():
-            yield from attr.as_graphs()
+    for attr in node.attributes.data.values():
+        if attr.type in _GRAPH_TYPES:
+            yield from _attribute_graphs(attr)
+
+
+def _attribute_graphs(attr: oir.Attr) -> Sequence[oir.Graph]:
+    if attr.is_ref():
+        return ()
+    return (attr.as_graph(),) if attr.type is oir.AttributeType.GRAPH else attr.as_graphs()
 
 
 def graph_values(graph: oir.Graph) -> Iterator[oir.Value]:
@@ -89,6 +93,7 @@ def operator_counts(model: oir.Model) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+@paused_gc()
 def structure(model: oir.Model) -> int:
     """Returns a number that stays as long as nothing of a model object is changed but names of values and metadata.
 
@@ -103,8 +108,7 @@ def structure(model: oir.Model) -> int:
         parts += [(id(v), v.name) for v in graph.outputs]
         for node in graph:
             parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
-            if node.attributes:
-                parts += map(id, node.attributes.values())
+            parts += map(id, node.attributes.data.values())
     return hash(tuple(parts))
 
 
@@ -192,7 +196,8 @@ def add_initializer(
         ValueError: If `graph` already has an initializer of that name; `NameAuthority` gives free ones.
     """
     if isinstance(data, np.ndarray | np.generic):
-        data = oir.tensor(np.asarray(data), name=name)
+        array = np.asarray(data)
+        data = oir.Tensor(array, name=name) if array.dtype.kind in "biufc" else oir.tensor(array, name=name)
     tensor: oir.TensorProtocol = data
     value = oir.Value(
         name=name,

@@ -14,8 +14,10 @@ FIRST_PER_CHANNEL_OPSET = 13
 _FIRST_SCAN_WITHOUT_BATCH = 9
 
 
-def raise_opset(model: oir.Model, opset: int) -> tuple[oir.Model, Repair | None]:
-    """Returns the model at standard opset `opset` where its own is below 13, else the model itself.
+def raise_opset(
+    model: oir.Model, opset: int, *, below: int = FIRST_PER_CHANNEL_OPSET
+) -> tuple[oir.Model, Repair | None]:
+    """Returns the model at standard opset `opset` where its own is below `below`, else the model itself.
 
     Weights are not copied. A model that ONNX's version converter cannot raise comes back as it is, with a
     repair of kind `opset-kept` that says why.
@@ -23,9 +25,10 @@ def raise_opset(model: oir.Model, opset: int) -> tuple[oir.Model, Repair | None]
     Args:
         model: The model; it may be changed, and must not be used afterwards.
         opset: The opset to raise to.
+        below: Models of this opset and later are left alone.
     """
     version = model.opset_imports.get("")
-    if version is None or version >= FIRST_PER_CHANNEL_OPSET or version >= opset:
+    if version is None or version >= below or version >= opset:
         return model, None
     if model.functions:
         return model, _kept(version, "the model defines functions, which ONNX's converter would lose")
@@ -45,6 +48,24 @@ def raise_opset(model: oir.Model, opset: int) -> tuple[oir.Model, Repair | None]
         return model, _kept(version, problem)
     message = f"The standard opset was raised from {version} to {opset}."
     return raised, Repair("opset-raised", message)
+
+
+def ensure_opset(model: oir.Model, opset: int) -> str | None:
+    """Raises a model's standard opset in place, for what needs a later one.
+
+    Args:
+        model: The model; its values and nodes are new ones afterwards, and its weights the same.
+        opset: The opset that is needed.
+
+    Returns:
+        Why the model stays as it is though its opset is lower, as a sentence, or None.
+    """
+    raised, repair = raise_opset(model, opset, below=opset)
+    if raised is model:
+        return None if repair is None else repair.message
+    model.graph = raised.graph
+    model.ir_version = raised.ir_version
+    return None
 
 
 def _kept(version: int, why: str) -> Repair:

@@ -18,13 +18,11 @@ def model_tensors(model: oir.Model) -> Iterator[oir.TensorProtocol]:
             if value.const_value is not None:
                 yield value.const_value
         for node in graph:
-            for attr in node.attributes.values():
-                if attr.is_ref():
-                    continue
-                if attr.type == oir.AttributeType.TENSOR:
-                    yield attr.as_tensor()
-                elif attr.type == oir.AttributeType.TENSORS:
-                    yield from attr.as_tensors()
+            for attr in node.attributes.data.values():
+                if attr.type is oir.AttributeType.TENSOR and not attr.is_ref():
+                    yield attr.value  # `as_tensor` checks a protocol, which takes longer than all else here
+                elif attr.type is oir.AttributeType.TENSORS and not attr.is_ref():
+                    yield from attr.value
 
 
 def nbytes(model: oir.Model) -> int:
@@ -44,6 +42,10 @@ def constant_tensor(value: oir.Value) -> oir.TensorProtocol | None:
     node = value.producer()
     if node is None or node.op_type != "Constant" or node.domain:
         return None
+    attr = node.attributes.get("value")
+    if attr is not None and attr.type is oir.AttributeType.TENSOR and not attr.is_ref():
+        tensor: oir.TensorProtocol = attr.value
+        return tensor
     return oir.convenience.get_const_tensor(value)
 
 

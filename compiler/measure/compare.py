@@ -159,10 +159,10 @@ class _Sums:
             self.abs_sum += float(d.sum())
             self.abs_max = max(self.abs_max, float(d.max()))
             self.rel_max = max(self.rel_max, float((d[nonzero] / np.abs(r[nonzero])).max(initial=0.0)))
-            self.rr += float(r @ r)
-            self.cc += float(c @ c)
-            self.rc += float(r @ c)
-            self.dd += float(d @ d)
+            self.rr += _dot(r, r)
+            self.cc += _dot(c, c)
+            self.rc += _dot(r, c)
+            self.dd += _dot(d, d)
 
     def result(self, name: str) -> OutputError:
         reference_shape, candidate_shape, reference_dtype, candidate_dtype = self.types
@@ -185,6 +185,11 @@ class _Sums:
             samples=self.samples,
             nonfinite=self.nonfinite,
         )
+
+
+def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The inner product without BLAS, whose threads wait for each other many times as long where cores are busy."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def same_bits(a: Array, b: Array) -> bool:

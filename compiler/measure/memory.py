@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sardonyx.errors import BackendError
 
-_STATUS = Path("/proc/self/status")
+_PROCESSES = Path("/proc")
 
 # Runs a command from a process that is itself small: on Linux a child starts with the peak of the process
 # that spawned it, so a command run from a large process would report that one's memory.
@@ -21,15 +21,24 @@ sys.exit(code)
 """
 
 
-def peak_rss() -> int:
-    """Returns the largest resident set size this process has had, in bytes.
+def peak_rss(process: int | None = None) -> int:
+    """Returns the largest resident set size that a process has had, in bytes.
 
     On Linux that is VmHWM, because `ru_maxrss` also counts the process that spawned this one.
+
+    Args:
+        process: Identifier of a running process; None for this one. Of others, systems besides Linux tell only the
+            present size.
     """
-    if _STATUS.exists():
-        for line in _STATUS.read_text().splitlines():
+    status = _PROCESSES / ("self" if process is None else str(process)) / "status"
+    if status.exists():
+        for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    if process is not None:
+        import psutil
+
+        return int(psutil.Process(process).memory_info().rss)
     import resource
 
     return _rss_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -11,6 +11,7 @@ from sardonyx.pipeline.schemes import (
     available_schemes,
     default_schemes,
     scheme_named,
+    with_half_precision,
     with_selection,
 )
 from sardonyx.pipeline.spec import format_pass, format_pipeline, parse_pipeline
@@ -41,5 +42,6 @@ __all__ = [
     "format_pipeline",
     "parse_pipeline",
     "scheme_named",
+    "with_half_precision",
     "with_selection",
 ]

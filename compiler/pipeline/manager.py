@@ -97,37 +97,40 @@ class PassManager:
         """
         ir.require_valid(model)
         records: list[PassRecord] = []
-        size = _size(model)
+        known = _Known.of(model)
         history = _History(self._apply)
         for number, instance in enumerate(self.passes, start=1):
             self.context.progress(number - 1, len(self.passes), format_pass(instance))
             history.prepare(model, always=self.hook is not None)
-            model, record = self._transact(model, instance, size, history)
+            model, known, record = self._transact(model, instance, known, history)
             records.append(record)
-            size = (record.nodes[1], record.nbytes[1])
         return PipelineResult(model, tuple(records))
 
     def _transact(
-        self, model: ir.Model, instance: ir.PassBase, size: tuple[int, int], history: "_History"
-    ) -> tuple[ir.Model, PassRecord]:
+        self, model: ir.Model, instance: ir.PassBase, known: "_Known", history: "_History"
+    ) -> tuple[ir.Model, "_Known", PassRecord]:
         start = time.perf_counter()
-        interface, structure = _interface(model), ir.structure(model)
+        interface = _interface(model)
         try:
             result = self._apply(instance, model)
-            if result.modified or ir.structure(result.model) != structure:
+            structure = ir.structure(result.model)
+            if result.modified or structure != known.structure:
                 ir.require_valid(result.model)
                 _require_interface(interface, result.model)
             seconds = time.perf_counter() - start
-            record = _record(instance, size, result, seconds)
+            after = _Known(structure, _size(result.model) if result.modified else known.size)
+            record = _record(instance, (known.size, after.size), result, seconds)
             if self.hook is not None:
                 self.hook(history.good, result.model, record)
         except UsageError:
             raise
         except Exception as error:  # the transaction's boundary: undone, and recorded with its cause
             logger.info("pass %s undone", format_pass(instance), exc_info=error)
-            return history.restore(), _undone(instance, size, error, time.perf_counter() - start)
+            record = _undone(instance, known.size, error, time.perf_counter() - start)
+            restored = history.restore()
+            return restored, _Known(ir.structure(restored), known.size), record
         history.note(instance, seconds)
-        return result.model, record
+        return result.model, after, record
 
     def _apply(self, instance: ir.PassBase, model: ir.Model) -> PassResult:
         """Runs a pass; the result of an onnx_ir pass is wrapped into ours."""
@@ -152,16 +155,30 @@ def _size(model: ir.Model) -> tuple[int, int]:
     return ir.num_nodes(model), ir.nbytes(model)
 
 
-def _record(instance: ir.PassBase, size: tuple[int, int], result: PassResult, seconds: float) -> PassRecord:
-    after = _size(result.model) if result.modified else size
+@dataclass(frozen=True)
+class _Known:
+    """What the manager knows of a model: its structure, nodes and bytes."""
+
+    structure: int
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, model: ir.Model) -> "_Known":
+        return cls(ir.structure(model), _size(model))
+
+
+def _record(
+    instance: ir.PassBase, sizes: tuple[tuple[int, int], tuple[int, int]], result: PassResult, seconds: float
+) -> PassRecord:
+    before, after = sizes
     return PassRecord(
         name=_name(instance),
         spec=format_pass(instance),
         status=Status.APPLIED if result.modified else Status.UNCHANGED,
         reason="",
         seconds=seconds,
-        nodes=(size[0], after[0]),
-        nbytes=(size[1], after[1]),
+        nodes=(before[0], after[0]),
+        nbytes=(before[1], after[1]),
         stats=dict(result.stats),
         refusals=result.refusals,
         details=dict(result.details),

@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,9 +28,11 @@ class Recipe(BaseModel):
 
     Attributes:
         target: The backend's name.
+        target_options: Options of that backend by name; each backend has its own.
         optimize: Pipeline text of the exact passes.
         quantize: Pipeline text of the passes that trade accuracy for speed; `auto` for the schemes that suit the model,
             of which the fastest that keeps the budget is taken; empty for none.
+        fallback: What runs in float runs as FP32, or as FP16 where the target and the ranges on the samples allow it.
         exclude: Patterns of nodes to keep in float.
         include: Patterns of the only nodes to quantize; empty for all.
         max_drop: Largest relative loss of the metric, for instance 0.01 for 1 %.
@@ -45,8 +47,10 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: str = "onnxruntime"
+    target_options: dict[str, Any] = Field(default_factory=dict)
     optimize: str = OPTIMIZE
     quantize: str = QUANTIZE
+    fallback: Literal["fp32", "fp16"] = "fp32"
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     max_drop: float = Field(0.01, ge=0, lt=1)

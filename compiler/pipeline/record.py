@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sardonyx.backends import EngineReport
 from sardonyx.errors import SpecError
 from sardonyx.pipeline.manager import PassRecord, Status
 from sardonyx.pipeline.recipe import Recipe
@@ -64,11 +65,15 @@ class Latency(_Part):
 
 
 class Candidate(_Part):
-    """One model that could have been written, and what was measured of it."""
+    """One model that could have been written, and what was measured of it.
+
+    `integer_nodes` counts the products that its plan computes with integers from quantized activations.
+    """
 
     name: str
     nbytes: int
     operators: dict[str, int] = Field(default_factory=dict)
+    integer_nodes: int = 0
     accuracy: Accuracy | None = None
     agreement: dict[str, Any] | None = None
     outputs: list[dict[str, Any]] = Field(default_factory=list)
@@ -93,6 +98,7 @@ class CompileRecord(_Part):
     passes: list[PassRecord] = Field(default_factory=list)
     decisions: list[Decision] = Field(default_factory=list)
     candidates: list[Candidate] = Field(default_factory=list)
+    engine: EngineReport | None = None
     chosen: str = ""
     met_budget: bool = False
 

@@ -1,11 +1,11 @@
 """Presets of quantization: pipelines with names that people know, and which of them suits a model."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sardonyx import ir
-from sardonyx.capabilities import Capabilities
+from sardonyx.capabilities import Capabilities, Role
 from sardonyx.errors import SpecError, UsageError
 from sardonyx.passes.base import Pass
 from sardonyx.passes.quantization.methods.presets import ModelKind, model_kind
@@ -24,6 +24,7 @@ class QuantizationScheme:
         needs: The passes it names; a scheme whose passes are not installed is not offered.
         samples: Whether it needs calibration samples.
         summary: What it does and where it is at its best.
+        bits: Bits of weights in blocks, where it makes them.
     """
 
     name: str
@@ -31,9 +32,15 @@ class QuantizationScheme:
     needs: tuple[str, ...]
     samples: bool
     summary: str
+    bits: int | None = None
+
+    def suits(self, capabilities: Capabilities) -> bool:
+        """Whether a target has what each of the passes quantizes to."""
+        return all(_SUITS[need](self, capabilities) for need in self.needs if need in _SUITS)
 
 
 _STATIC, _DYNAMIC, _WEIGHTS = "quantize-static", "quantize-dynamic", "quantize-weights"
+_HALF = "convert-float"
 _MOVED = "equalize, smooth-quant"
 """Scales move between layers before ranges are chosen; the float function stays the same."""
 
@@ -73,24 +80,65 @@ _SCHEMES = (
         samples=True,
         summary="static, then dynamic what static leaves in float: recurrent models",
     ),
-    *(
-        QuantizationScheme(
-            f"weight-int{bits}",
-            f"{_WEIGHTS}{{{options}}}",
-            (_WEIGHTS,),
-            samples=False,
-            summary=f"weights as INT{bits} in blocks, activations in float: large language models",
-        )
-        for bits, options in ((4, "bits=4"), (8, "bits=8, method=rtn"))
+    QuantizationScheme(
+        "weight-int4",
+        f"{_WEIGHTS}{{bits=4, offsets=true}}",
+        (_WEIGHTS,),
+        samples=True,
+        summary="weights as INT4 in blocks with offsets where the target takes them: large language models",
+        bits=4,
+    ),
+    QuantizationScheme(
+        "weight-int8",
+        f"{_WEIGHTS}{{bits=8, method=rtn}}",
+        (_WEIGHTS,),
+        samples=False,
+        summary="weights as INT8 in blocks, activations in float: large language models; no samples",
+        bits=8,
+    ),
+    QuantizationScheme(
+        "weight-int8-smooth",
+        f"smooth-quant, {_WEIGHTS}{{bits=8, method=rtn}}",
+        ("smooth-quant", _WEIGHTS),
+        samples=True,
+        summary="the same, outlier channels moved into weights before: kernels round activations to 8 bits",
+        bits=8,
+    ),
+    QuantizationScheme(
+        "weight-int4-hqq",
+        f"{_WEIGHTS}{{bits=4, method=hqq}}",
+        (_WEIGHTS,),
+        samples=False,
+        summary="weights as INT4 in blocks without looking at samples, activations in float",
+        bits=4,
+    ),
+    QuantizationScheme(
+        "static-fp16",
+        f"{_MOVED}, {_STATIC}, {_HALF}",
+        (_STATIC, _HALF),
+        samples=True,
+        summary="static, and in FP16 what stays in float, where ranges on the samples allow it: GPUs",
     ),
 )
 
-DEFAULTS: Mapping[ModelKind, tuple[str, ...]] = {
-    ModelKind.CONVOLUTIONAL: ("static",),
-    ModelKind.TRANSFORMER: ("dynamic", "static", "weight-int8"),
-    ModelKind.RECURRENT: ("static-dynamic", "static"),
+_SUITS: Mapping[str, Callable[[QuantizationScheme, Capabilities], bool]] = {
+    _STATIC: lambda scheme, table: any(row.role is Role.COMPUTE for row in table.operators.values()),
+    _DYNAMIC: lambda scheme, table: bool(table.dynamic),
+    _HALF: lambda scheme, table: any(row.around_integers for row in table.floats.values()),
+    _WEIGHTS: lambda scheme, table: any(scheme.bits in row.bits for row in table.blocks.values()),
 }
-"""Schemes by kind of model, where samples were given: a compile tries them all, `quantize` takes the first."""
+"""Whether a target has what a pass quantizes to."""
+
+DEFAULTS: Mapping[ModelKind, tuple[tuple[str, ...], ...]] = {
+    ModelKind.CONVOLUTIONAL: (("static",),),
+    ModelKind.TRANSFORMER: (("dynamic",), ("static",), ("weight-int8", "weight-int4")),
+    ModelKind.RECURRENT: (("static-dynamic",), ("static",)),
+}
+"""Schemes by kind of model, where samples were given: a compile tries them all, `quantize` takes the first. Of several
+in one place the first that the target suits is taken."""
+
+WITHOUT_SAMPLES = ("dynamic", "weight-int8", "weight-int4-hqq")
+"""Schemes without samples, of which the first that the target suits is taken."""
 
 
 def available_schemes() -> Mapping[str, QuantizationScheme]:
@@ -111,10 +159,40 @@ def scheme_named(name: str) -> QuantizationScheme:
     return schemes[name]
 
 
-def default_schemes(model: ir.Model, *, samples: bool) -> tuple[QuantizationScheme, ...]:
-    """Returns the schemes that suit a model, the first choice first; without samples, one that needs none."""
-    schemes = tuple(scheme_named(name) for name in DEFAULTS[model_kind(model)])
-    return schemes if samples else (scheme_named("dynamic"),)
+def default_names(kind: ModelKind, capabilities: Capabilities, *, samples: bool = True) -> tuple[str, ...]:
+    """Returns the names of the schemes that suit a kind of model on a target, the first choice first."""
+    places = DEFAULTS[kind] if samples else (WITHOUT_SAMPLES,)
+    suited = [[name for name in place if scheme_named(name).suits(capabilities)] for place in places]
+    return tuple(names[0] for names in suited if names)
+
+
+def default_schemes(model: ir.Model, capabilities: Capabilities, *, samples: bool) -> tuple[QuantizationScheme, ...]:
+    """Returns the schemes that suit a model on a target, the first choice first; without samples, one that needs none.
+
+    Raises:
+        UsageError: If the target suits none.
+    """
+    names = default_names(model_kind(model), capabilities, samples=samples)
+    if not names:
+        raise UsageError(
+            f"No scheme suits {capabilities.target} {'with' if samples else 'without'} samples.",
+            remedy="Name one with --scheme." if samples else "Pass --data, or name a scheme with --scheme.",
+        )
+    return tuple(map(scheme_named, names))
+
+
+def with_half_precision(pipeline: str, capabilities: Capabilities) -> str:
+    """Returns a pipeline that ends with FP16 for what it leaves in FP32, where the target takes FP16 around integers.
+
+    Raises:
+        UsageError: If the target does not.
+    """
+    if not any(row.around_integers for row in capabilities.floats.values()):
+        raise UsageError(
+            f"The target {capabilities.target} gains nothing from FP16 around integers.",
+            remedy="Leave out --fallback, or compile for a target that does, such as a GPU.",
+        )
+    return pipeline if _HALF in pipeline else ", ".join(filter(None, (pipeline, _HALF)))
 
 
 def preferred_static(capabilities: Capabilities) -> str:

@@ -102,9 +102,7 @@ def _figures(record: CompileRecord, chosen: Candidate) -> Iterator[Figure]:
         interval = f"times as fast, 95 % interval {latency.low:.3f} to {latency.high:.3f}"
         detail = f"{interval}; {latency.original_ms:.3f} → {latency.candidate_ms:.3f} ms, threads: {latency.threads}"
         tone: Tone = "good" if latency.low > 1 else "bad" if latency.high < 1 else "plain"
-        yield Figure(
-            "speed", f"{latency.speedup:.2f}x", f"{detail}, {latency.pairs:,} interleaved pairs", tone
-        )
+        yield Figure("speed", f"{latency.speedup:.2f}x", f"{detail}, {latency.pairs:,} interleaved pairs", tone)
     before, after = record.source.nbytes or 0, chosen.nbytes
     ratio = f"{before / after:.2f} times smaller; bytes of tensors" if after and after < before else "bytes of tensors"
     yield Figure("size", f"{_bytes(before)} → {_bytes(after)}", ratio, "good" if after < before else "plain")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
+from sardonyx.passes.cleanup.constants import LiftConstants
 from sardonyx.passes.cleanup.identities import RemoveIdentities
 
 DEDUPLICATE_LIMIT = 1 << 20
@@ -14,7 +15,7 @@ DEDUPLICATE_LIMIT = 1 << 20
 _common = ir.common_passes
 STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
     "inline-functions": _common.InlinePass,
-    "lift-constants": lambda: _common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0),
+    "lift-constants": LiftConstants,
     "remove-identities": RemoveIdentities,
     "merge-initializers": lambda: _common.DeduplicateHashedInitializersPass(size_limit=DEDUPLICATE_LIMIT),
     "merge-subexpressions": _common.CommonSubexpressionEliminationPass,
@@ -22,6 +23,9 @@ STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
     "remove-unused-functions": _common.RemoveUnusedFunctionsPass,
     "remove-unused-opsets": _common.RemoveUnusedOpsetsPass,
 }
+
+FOR_FUNCTIONS = frozenset(("inline-functions", "remove-unused-functions"))
+"""Steps that have nothing to do in a model without functions, which they would walk through to find out."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,11 @@ class Cleanup(Pass):
     def _run(self, model: ir.Model) -> PassResult:
         stats: dict[str, int] = {}
         size = _size(model)
+        had_functions = bool(model.functions)
         for name, make in STEPS.items():
-            if name not in self.disable and make()(model).modified:
+            if name in self.disable or (name in FOR_FUNCTIONS and not had_functions):
+                continue
+            if make()(model).modified:
                 before, size = size, _size(model)
                 stats[name] = max(before - size, 1)
         return PassResult(model, bool(stats), stats)

@@ -13,6 +13,7 @@ from sardonyx.passes.fusion import (
     gelu,
     gemm,
     group_norm,
+    joined,
     layer_norm,
     movement,
     norm_parameters,
@@ -39,6 +40,7 @@ PHASES: tuple[tuple[Rule, ...], ...] = (
         *channelwise.RULES,
         *gemm.RULES,
         *recurrent.RULES,
+        *joined.RULES,
     ),
     *((rule,) for rule in movement.LATE_RULES),
 )
@@ -76,10 +78,11 @@ class Fuse(Pass):
             PassError: If rules undo each other.
         """
         ir.ensure_shapes(model)
+        names = ir.NameAuthority(model)
         stats: Counter[str] = Counter()
         refusals: list[Refusal] = []
         for phase in PHASES:
-            done = rewrite_model(model, [rule for rule in phase if self._applies(rule)])
+            done = rewrite_model(model, [rule for rule in phase if self._applies(rule)], names)
             stats += done.stats
             refusals += done.refusals
         return PassResult(model, bool(stats), dict(stats), tuple(refusals))

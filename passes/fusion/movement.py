@@ -13,5 +13,11 @@ RULES: tuple[Rule, ...] = (
     *concats.RULES,
 )
 
-LATE_RULES: tuple[Rule, ...] = (*reshapes.LATE_RULES, *slices.LATE_RULES, *concats.LATE_RULES, *shape_parts.LATE_RULES)
+LATE_RULES: tuple[Rule, ...] = (
+    *neutral.LATE_RULES,
+    *reshapes.LATE_RULES,
+    *slices.LATE_RULES,
+    *concats.LATE_RULES,
+    *shape_parts.LATE_RULES,
+)
 """Rules that write data movement in a way that the patterns of other rules do not know: applied last, one by one."""

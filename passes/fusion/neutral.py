@@ -1,10 +1,12 @@
 """Rules for operators that give back what they are given: neutral elements, empty paddings, single inputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 from sardonyx import ir
 from sardonyx.passes.fusion.facts import all_equal_to, ends_form, integers, operand, same_sizes
+from sardonyx.passes.fusion.zero_signs import seen_zero_signs
 from sardonyx.passes.rewriting.pattern import Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
@@ -23,11 +25,14 @@ NEUTRAL: Mapping[str, tuple[int, float]] = {
 x + 0.0 is not x: it makes 0.0 of -0.0, which a division tells apart. x + (-0.0) and x - 0.0 are x in IEEE 754, for NaN
 and infinity too.
 """
+ZEROS: Mapping[str, tuple[int, float]] = {"Add": (2, 0.0), "Sub": (1, -0.0)}
+"""As `NEUTRAL`: what changes nothing but the sign of a zero."""
+_SEEN = "values whose zero's sign is seen"
 
 
-def _neutral_index(node: ir.Node) -> int | None:
+def _neutral_index(node: ir.Node, neutral: Mapping[str, tuple[int, float]] = NEUTRAL) -> int | None:
     """Index of an operand that changes nothing, or None."""
-    count, number = NEUTRAL[node.op_type]
+    count, number = neutral[node.op_type]
     for index in (1, 0)[:count]:
         x, value = operand(node, 1 - index), operand(node, index)
         integral = value is not None and value.dtype is not None and not value.dtype.is_floating_point()
@@ -76,6 +81,48 @@ class RemoveNeutral(Rule):
     @staticmethod
     def _kept(found: Match) -> ir.Value:
         return found.values["a" if _neutral_index(found.root) == 1 else "b"]
+
+
+def _lacks_zero(node: ir.Node) -> str | None:
+    return f"no operand of {node.name} is known to be 0" if _neutral_index(node, ZEROS) is None else None
+
+
+class RemoveZero(Rule):
+    """x + 0.0 is x but for the sign of a zero: it goes where that sign makes no other number.
+
+    Exporters write it for layers whose bias was never trained.
+    """
+
+    name = "remove-zero"
+    summary = "Add of 0 goes where nothing, such as a division, can tell 0 from -0"
+    pattern: ClassVar[Op] = Op(tuple(ZEROS), Var("a"), Var("b"), fits=_lacks_zero)
+
+    @contextmanager
+    def at_work(self, graph: ir.Graph, model: ir.Model) -> Iterator[None]:
+        """Finds out where signs of zeros are seen, if there is anything to remove. Removing changes none of it."""
+        if any(node.op_type in ZEROS and not node.domain and _lacks_zero(node) is None for node in graph):
+            graph.meta[_SEEN] = seen_zero_signs(graph, body=graph is not model.graph)
+        try:
+            yield
+        finally:
+            graph.meta.pop(_SEEN, None)
+
+    def check(self, found: Match, opset: int) -> str | None:
+        """Refuses sums whose sign of zero is seen, and the end of a form that runtimes compute as a whole."""
+        graph, total = found.root.graph, found.root.outputs[0]
+        if graph is None or total in graph.meta.get(_SEEN, (total,)):
+            return f"a division, or a node of which that is not known, can tell 0 from -0 in {total.name}"
+        if ends_form(self._kept(found)):
+            return f"{found.root.name} ends a normalization or Gelu, which runtimes compute as a whole"
+        return None
+
+    def rewrite(self, found: Match, editor: Editor) -> ir.Value:
+        """Takes the other operand."""
+        return self._kept(found)
+
+    @staticmethod
+    def _kept(found: Match) -> ir.Value:
+        return found.values["a" if _neutral_index(found.root, ZEROS) == 1 else "b"]
 
 
 class RemoveSingle(Rule):
@@ -160,3 +207,4 @@ class RemoveWhere(Rule):
 
 
 RULES = (RemoveNeutral(), RemoveSingle(), RemoveIdle(), RemoveWhere())
+LATE_RULES = (RemoveZero(),)

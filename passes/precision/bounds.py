@@ -42,6 +42,16 @@ def proven_intervals(graphs: Iterable[ir.Graph]) -> dict[ir.Value, Interval]:
     return known
 
 
+def _restored(node: ir.Node) -> Interval | None:
+    """What integers of 8 bits and fewer stand for, whose zero point and scales are constant."""
+    stored, scale = node.inputs[:2]
+    scales = None if scale is None else ir.constant_tensor(scale)
+    if stored is None or stored.dtype not in _SMALL_INTEGERS or scales is None:
+        return None
+    reach = 255.0 * float(np.abs(scales.numpy()).max(initial=0.0))
+    return (-reach, reach)
+
+
 def _interval(node: ir.Node, known: Mapping[ir.Value, Interval]) -> Interval | None:
     if node.domain:
         return None
@@ -49,6 +59,8 @@ def _interval(node: ir.Node, known: Mapping[ir.Value, Interval]) -> Interval | N
         return BOUNDED[node.op_type]
     if node.op_type == "ConstantOfShape":
         return (_filling(node), _filling(node))
+    if node.op_type == "DequantizeLinear":
+        return _restored(node)
     source = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
     if node.op_type == "Cast" and source is not None and source in _SMALL_INTEGERS:
         return _SMALL_INTEGERS[source]

@@ -10,6 +10,14 @@ from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.precision.analysis import Analysis, float_constant, is_float
 from sardonyx.passes.precision.bounds import Interval
 from sardonyx.passes.precision.formats import FORMATS, Format
+from sardonyx.passes.precision.integers import (
+    DEQUANTIZE,
+    FIRST_HALF_OPSET,
+    has_pairs,
+    integer_products,
+    of_weight,
+    split_group,
+)
 from sardonyx.passes.precision.operators import AGNOSTIC
 from sardonyx.passes.precision.reasons import CONTROL_FLOW, blocking, why_float
 from sardonyx.passes.precision.regions import TypePlan, choose_slots, keep_worthwhile, regions
@@ -60,6 +68,7 @@ class ConvertFloat(Pass):
             SpecError: If a pattern of `block` names no operator and no node.
             DataError: If the samples do not fit the model.
         """
+        kept_opset = self._raise_opset(model, context)
         ir.ensure_shapes(model)
         facts = self._analyse(model, context)
         refused: dict[str, list[Named]] = defaultdict(list)
@@ -74,6 +83,7 @@ class ConvertFloat(Pass):
         refusals = tuple(
             Refusal("stay-in-float32", reason, tuple(map(_name, concerned))) for reason, concerned in refused.items()
         )
+        refusals += (Refusal("raise-opset", kept_opset),) if kept_opset is not None else ()
         if not plan.nodes:
             return PassResult(model, modified=False, refusals=refusals)
         refusals += _wrapped(plan)
@@ -86,6 +96,13 @@ class ConvertFloat(Pass):
     def form(self) -> Format:
         """The format to convert to."""
         return FORMATS[self.dtype]
+
+    def _raise_opset(self, model: ir.Model, context: PassContext) -> str | None:
+        """Raises the opset where Q/DQ nodes may become 16-bit too; returns why it stays, if so."""
+        support = None if context.capabilities is None else context.capabilities.floats.get(self.form.dtype)
+        if support is None or not support.around_integers or not has_pairs(model):
+            return None
+        return ir.ensure_opset(model, FIRST_HALF_OPSET)
 
     def _analyse(self, model: ir.Model, context: PassContext) -> Analysis:
         capabilities = context.capabilities if self.kernels != "schema" else None
@@ -102,6 +119,7 @@ class ConvertFloat(Pass):
     def _candidates(self, facts: Analysis, refused: dict[str, list[Named]]) -> set[ir.Node]:
         """Nodes that may be converted; the others are noted with their reasons."""
         candidates = set()
+        kept: dict[ir.Node, str] = {}
         matched: set[str] = set()
         for graph in facts.graphs:
             for node in graph:
@@ -114,13 +132,25 @@ class ConvertFloat(Pass):
                     candidates.add(node)
                 else:
                     refused[reason].append(node)
+                    kept[node] = reason
         unmatched = [pattern for pattern in self.block if pattern not in matched]
         if unmatched:
             raise SpecError(
                 f"{unmatched[0]!r} names no operator and no node of this model.",
                 remedy="`sardonyx inspect` lists the operators; patterns of node names may contain *.",
             )
-        return candidates
+        return candidates - self._split(facts, kept, refused)
+
+    def _split(self, facts: Analysis, kept: Mapping[ir.Node, str], refused: dict[str, list[Named]]) -> set[ir.Node]:
+        """Nodes that would be converted without the nodes that they multiply integers with."""
+        found: set[ir.Node] = set()
+        for group in integer_products(facts.graphs, facts.capabilities) if facts.capabilities is not None else ():
+            reason = split_group(group, kept)
+            if reason is not None:
+                split = group - kept.keys()
+                refused[reason] += sorted(split, key=_name)
+                found |= split
+        return found
 
     def _ends(self, facts: Analysis, refused: dict[str, list[Named]]) -> frozenset[ir.Value]:
         """Inputs and outputs that are converted; those that may overflow are noted."""
@@ -156,7 +186,8 @@ def _measure(model: ir.Model, context: PassContext) -> Mapping[str, Interval]:
     if context.samples is None:
         return {}
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    computed = [value for node in model.graph for value in node.outputs if float_constant(value) is None]
+    nodes = [node for node in model.graph if not (node.op_type == DEQUANTIZE and of_weight(node))]
+    computed = [value for node in nodes for value in node.outputs if float_constant(value) is None]
     names = [value.name for value in (*inputs, *computed) if is_float(value) and value.name]
     if not names:
         return {}

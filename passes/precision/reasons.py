@@ -7,6 +7,7 @@ from sardonyx import ir
 from sardonyx.passes.precision import operators
 from sardonyx.passes.precision.analysis import Analysis, float_constant, is_float
 from sardonyx.passes.precision.formats import element_error
+from sardonyx.passes.precision.integers import of_weight
 from sardonyx.passes.precision.masks import is_bound
 
 ERROR_LIMIT = 2.0**-8
@@ -101,6 +102,8 @@ def _periodic(node: ir.Node, facts: Analysis) -> str | None:
 
 def _integer_region(node: ir.Node, facts: Analysis) -> str | None:
     """Nodes that the target runs as integers, and the Q/DQ nodes around them, keep the types its kernels match."""
+    if facts.support is not None and facts.support.around_integers:
+        return None
     for candidate in _served(node):
         if _runs_as_integers(candidate, facts):
             return f"the target runs {candidate.op_type} {candidate.name} as integers"
@@ -121,11 +124,7 @@ def _runs_as_integers(node: ir.Node, facts: Analysis) -> bool:
     if facts.capabilities is None or facts.capabilities.support(node.domain, node.op_type) is None:
         return False
     producers = [value.producer() for value in node.inputs if value is not None]
-    return any(p is not None and p.op_type == "DequantizeLinear" and not _of_weight(p) for p in producers)
-
-
-def _of_weight(dequantize: ir.Node) -> bool:
-    return dequantize.inputs[0] is not None and ir.constant_tensor(dequantize.inputs[0]) is not None
+    return any(p is not None and p.op_type == "DequantizeLinear" and not of_weight(p) for p in producers)
 
 
 def _constants(node: ir.Node, facts: Analysis) -> str | None:

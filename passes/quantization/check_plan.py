@@ -1,15 +1,16 @@
 """Whether a plan fits a model and a target: plans are edited by hand, and a slip must not become a wrong model."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from sardonyx import ir
-from sardonyx.capabilities import Capabilities
+from sardonyx.capabilities import Capabilities, OpSupport, Role
 from sardonyx.errors import SpecError
 from sardonyx.passes.quantization.arithmetic import integer_range
+from sardonyx.passes.quantization.conditions import weight_axis
 from sardonyx.passes.quantization.dynamic.conditions import why_not
 from sardonyx.passes.quantization.dynamic.weights import scales_needed
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
@@ -49,7 +50,7 @@ def checked_plan(plan: QuantPlan, model: ir.Model, capabilities: Capabilities | 
     Args:
         plan: A plan, perhaps edited.
         model: The model to quantize, whose values have names of their own.
-        capabilities: The target's table, for dynamic weights; None to check none of those.
+        capabilities: The target's table; None to check nothing that depends on the target.
 
     Raises:
         SpecError: At the first point that does not fit, with the value's name and what is wrong.
@@ -57,6 +58,8 @@ def checked_plan(plan: QuantPlan, model: ir.Model, capabilities: Capabilities | 
     checker = _Plan(plan, model, capabilities)
     for point in plan.points:
         checker.check(point)
+    for point in plan.points:
+        checker.check_operands(point)
     return replace(
         plan,
         points=tuple(checker.derived(point) for point in plan.points),
@@ -147,6 +150,49 @@ class _Plan:
             return f"it absorbs {point.absorbs!r}, which is not the node that makes it"
         return None
 
+    def target(self, point: QuantPoint, value: ir.Value) -> str | None:
+        """What the target's table says of types, zero points and axes."""
+        table = self.capabilities
+        if table is None:
+            return None
+        scheme = table.activation
+        if point.kind is PointKind.ACTIVATION:
+            if ir.DataType[point.dtype] not in scheme.accepted:
+                return f"{table.target} takes {' or '.join(d.name for d in scheme.accepted)}, not {point.dtype}"
+            if scheme.symmetric and any(point.zero_point):
+                return f"its zero point is {point.zero_point[0]}, and {table.target} takes 0 only"
+        for node, row in self._products(point):
+            if point.kind is PointKind.BIAS and row.bias_dtype is ir.DataType.FLOAT:
+                return f"{table.target} takes the bias of {node.op_type} {node.name!r} in FLOAT"
+            axis = weight_axis(node, row)
+            if point.kind is PointKind.WEIGHT and point.axis not in (None, axis):
+                return f"{table.target} takes scales along axis {axis} for {node.name!r}, not along {point.axis}"
+        return None
+
+    def _products(self, point: QuantPoint) -> Iterator[tuple[ir.Node, OpSupport]]:
+        """The nodes in role COMPUTE that take a point, with their rows."""
+        users = [use.node.name or "" for use in self.values[point.value].uses()]
+        for name in users if point.consumers is None else point.consumers:
+            node = self.nodes[name]
+            row = self.capabilities.support(node.domain, node.op_type) if self.capabilities is not None else None
+            if row is not None and row.role is Role.COMPUTE:
+                yield node, row
+
+    def check_operands(self, point: QuantPoint) -> None:
+        """Refuses a product of which the plan quantizes one operand alone, where the target runs that in float."""
+        if self.capabilities is None or not self.capabilities.needs_both_operands:
+            return
+        for node, row in self._products(point):
+            indices = dict.fromkeys((*(row.inputs or ()), *(() if row.weight is None else (row.weight,))))
+            operands = [value.name or "" for i in indices if (value := node.inputs[i]) is not None]
+            missing = [name for name in operands if not self.taken & {(name, node.name), (name, None)}]
+            if missing and point.value in operands:
+                raise _error(
+                    point,
+                    f"{self.capabilities.target} multiplies integers where both operands are quantized, and "
+                    f"{missing[0]!r}, which {node.name!r} takes too, is not",
+                )
+
     def dynamic(self, point: QuantPoint, value: ir.Value) -> str | None:
         if point.kind is not PointKind.DYNAMIC_WEIGHT or self.capabilities is None:
             return None
@@ -205,7 +251,7 @@ class _Plan:
             raise _error(point, "it overflows INT32 in the scales of its activation and weight, which are too small")
 
 
-_CHECKS: tuple[Check, ...] = (_Plan.dtype, _Plan.consumers, _Plan.numbers, _Plan.relations, _Plan.dynamic)
+_CHECKS: tuple[Check, ...] = (_Plan.dtype, _Plan.consumers, _Plan.numbers, _Plan.relations, _Plan.target, _Plan.dynamic)
 
 
 def _error(point: QuantPoint, problem: str) -> SpecError:

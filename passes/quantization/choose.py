@@ -64,32 +64,37 @@ def _activation_points(
 ) -> list[QuantPoint]:
     scheme = capabilities.activation
     integers = integer_range(scheme.dtype, narrow=scheme.symmetric)
-    points: dict[str, QuantPoint] = {}
+    by_name = {placed.value: placed for placed in values}
+    points = []
     for placed in values:
-        source = points.get(placed.shared_with) if placed.shared_with else None
-        if placed.shared_with and source is None:
-            raise PassError(f"{placed.value} shares the scale of {placed.shared_with}, which is not quantized.")
-        if source is not None:
-            low, high, scale, zero_point = source.low, source.high, source.scale, source.zero_point
-        else:
-            observed = ObservedRange(*placed.fixed_range) if placed.fixed_range else ranges[placed.value]
-            low, high = observed.low, observed.high
-            s, z = affine_parameters(low, high, integers, symmetric=scheme.symmetric)
-            scale, zero_point = (float(s),), (int(z),)
-        points[placed.value] = QuantPoint(
-            value=placed.value,
-            kind=PointKind.ACTIVATION,
-            dtype=scheme.dtype.name,
-            scale=scale,
-            zero_point=zero_point,
-            consumers=placed.consumers,
-            shared_with=placed.shared_with,
-            absorbs=placed.absorbs,
-            low=low,
-            high=high,
-            reason=placed.reason,
+        root = _root(placed, by_name)
+        observed = ObservedRange(*root.fixed_range) if root.fixed_range else ranges[root.value]
+        scale, zero_point = affine_parameters(observed.low, observed.high, integers, symmetric=scheme.symmetric)
+        points.append(
+            QuantPoint(
+                value=placed.value,
+                kind=PointKind.ACTIVATION,
+                dtype=scheme.dtype.name,
+                scale=(float(scale),),
+                zero_point=(int(zero_point),),
+                consumers=placed.consumers,
+                shared_with=placed.shared_with,
+                absorbs=placed.absorbs,
+                low=observed.low,
+                high=observed.high,
+                reason=placed.reason,
+            )
         )
-    return list(points.values())
+    return points
+
+
+def _root(placed: PlacedValue, values: Mapping[str, PlacedValue]) -> PlacedValue:
+    """The value whose parameters a value has: itself, or the one at the end of what it shares them with."""
+    while placed.shared_with is not None:
+        if placed.shared_with not in values:
+            raise PassError(f"{placed.value} shares the scale of {placed.shared_with}, which is not quantized.")
+        placed = values[placed.shared_with]
+    return placed
 
 
 class _WeightChooser:

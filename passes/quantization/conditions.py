@@ -107,7 +107,9 @@ def _weight(node: ir.Node, row: OpSupport, opset: int) -> str | None:
 
 
 def _bias(node: ir.Node, row: OpSupport, opset: int) -> str | None:
-    if row.bias is None or row.bias >= len(node.inputs) or node.inputs[row.bias] is None:
+    if row.bias is None or row.bias_dtype is ir.DataType.FLOAT:
+        return None
+    if row.bias >= len(node.inputs) or node.inputs[row.bias] is None:
         return None
     bias = node.inputs[row.bias]
     tensor = ir.constant_tensor(bias) if bias is not None else None

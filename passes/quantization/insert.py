@@ -59,6 +59,8 @@ class _Writer:
         self.values = named_values(model.graph)
         self.nodes = {node.name: node for node in nodes_in_order(model.graph)}
         self.parameters: dict[str, tuple[ir.Value, ir.Value]] = {}
+        self.promised: dict[str, tuple[ir.Value, ir.Value]] = {}
+        """Those of values that share them with one whose turn comes later."""
         self.stats: dict[str, int] = {}
         self.refusals: list[Refusal] = []
 
@@ -130,8 +132,10 @@ class _Writer:
 
     def _parameters(self, point: QuantPoint) -> tuple[ir.Value, ir.Value]:
         """Scale and zero point initializers; values that share them share the initializers too."""
-        if point.shared_with in self.parameters:
-            self.parameters[point.value] = self.parameters[point.shared_with]
+        shared = point.shared_with or ""
+        known = self.parameters.get(shared) or self.promised.get(shared) or self.promised.get(point.value)
+        if known is not None:
+            self.parameters[point.value] = known
         else:
             scale = np.asarray(point.scale, np.float32)
             zero_point = np.asarray(point.zero_point, ir.DataType[point.dtype].numpy())
@@ -140,6 +144,8 @@ class _Writer:
                 self._initializer(f"{point.value}_scale", scale[0] if per_tensor else scale),
                 self._initializer(f"{point.value}_zero_point", zero_point[0] if per_tensor else zero_point),
             )
+        if point.shared_with is not None:
+            self.promised.setdefault(point.shared_with, self.parameters[point.value])
         return self.parameters[point.value]
 
     def _constant(self, value: ir.Value, point: QuantPoint) -> None:

@@ -7,6 +7,9 @@ The rules, in order:
 3. A follower or transparent node whose result no integer node takes goes back to float: its pair would buy nothing.
 4. A clamp after an integer node vanishes into the quantization of its output.
 5. A value made by a float node gets a pair only towards the integer nodes that take it.
+6. A residual node computes in float, fused into the integer node that makes one operand; it reads the other as integers
+   where that one is there as integers.
+7. The inputs of a transparent node with several share the scale of its output, which holds them all.
 """
 
 from collections.abc import Iterator, Mapping
@@ -113,6 +116,8 @@ class _Placer:
         self.rows: dict[ir.Node, OpSupport] = {}
         self.integer: set[ir.Node] = set()
         self.clamp_of: dict[ir.Node, ir.Node] = {}
+        self.skip_of: dict[ir.Node, ir.Value] = {}
+        self.joined: dict[str, str] = {}
         self.float_nodes: dict[str, str] = {}
 
     def run(self) -> Placement:
@@ -147,12 +152,13 @@ class _Placer:
         return f"{names[0]} becomes NaN or infinite on the samples" if names else None
 
     def _spread(self) -> None:
-        """Rules 1, 2 and 4: lets integer regions grow along the graph order."""
+        """Rules 1, 2, 4 and 6: lets integer regions grow along the graph order."""
         takes_part = {
             Role.COMPUTE: lambda node, row: True,
             Role.FOLLOWER: self._follows,
-            Role.TRANSPARENT: lambda node, row: self._available(node.inputs[0]),
+            Role.TRANSPARENT: self._carries,
             Role.ACTIVATION: self._absorbed,
+            Role.RESIDUAL: self._reads_skip,
         }
         for node, row in self.rows.items():
             if takes_part[row.role](node, row):
@@ -160,6 +166,47 @@ class _Placer:
 
     def _follows(self, node: ir.Node, row: OpSupport) -> bool:
         return all(self._available(value) for value in _activations(node, row))
+
+    def _carries(self, node: ir.Node, row: OpSupport) -> bool:
+        """Whether all inputs are there as integers and, where they are several, may share one scale."""
+        inputs = dict.fromkeys(_activations(node, row)) if row.inputs is None else (node.inputs[0],)
+        if not all(map(self._available, inputs)) or (row.inputs is None and len(inputs) < len(node.inputs)):
+            return False
+        if row.inputs is not None:
+            return True
+        roots = [self._root(value) for value in inputs if value is not None]
+        taken = next((root for root in roots if _value_name(root) in self.joined), None)
+        if taken is not None:
+            other = self.joined[_value_name(taken)]
+            self.float_nodes[_name(node)] = f"its input {taken.name} already has the scale of {other}"
+            return False
+        self.joined |= dict.fromkeys(map(_value_name, roots), _value_name(node.outputs[0]))
+        return True
+
+    def _root(self, value: ir.Value) -> ir.Value:
+        """The value whose scale a value has because only transparent nodes with one input lie between them."""
+        producer = value.producer()
+        while producer is not None and producer in self.integer and self.rows[producer].role is Role.TRANSPARENT:
+            source = producer.inputs[0]
+            if self.rows[producer].inputs is None or source is None:
+                break
+            value, producer = source, source.producer()
+        return value
+
+    def _reads_skip(self, node: ir.Node, row: OpSupport) -> bool:
+        """Notes which operand of a residual node is read as integers; the node itself computes in float."""
+        operands = _activations(node, row)
+        fused = next((value for value in operands if self._fuses_into(value, node)), None)
+        others = [value for value in operands if value is not fused]
+        if fused is not None and len(others) == 1 and self._available(others[0]):
+            self.skip_of[node] = others[0]
+        return False
+
+    def _fuses_into(self, value: ir.Value, node: ir.Node) -> bool:
+        """Whether a value is made by an integer product for one node alone, which then runs in the same kernel."""
+        producer = value.producer()
+        alone = len(value.uses()) == 1 and not value.is_graph_output()
+        return alone and producer in self.integer and self._is_compute(producer) and producer.graph is node.graph
 
     def _absorbed(self, node: ir.Node, row: OpSupport) -> bool:
         value = node.inputs[0]
@@ -195,6 +242,8 @@ class _Placer:
             if self._taken_as_integer(node) or self._moved_into_body(node):
                 continue
             self.integer.discard(node)
+            given_up = set(map(_value_name, node.outputs))
+            self.joined = {value: root for value, root in self.joined.items() if root not in given_up}
             clamp = self.clamp_of.pop(node, None)
             if clamp is not None:
                 self.integer.discard(clamp)
@@ -213,9 +262,14 @@ class _Placer:
         return captured and self.rows[node].role is Role.TRANSPARENT
 
     def _integer_uses(self, value: ir.Value) -> tuple[ir.Node, ...]:
-        """The integer nodes that take a value as an activation."""
+        """The nodes that take a value as an activation in integers."""
         users = dict.fromkeys(use.node for use in value.uses())
-        return tuple(u for u in users if u in self.integer and value in _activations(u, self.rows[u]))
+        return tuple(user for user in users if self._reads_integers(user, value))
+
+    def _reads_integers(self, user: ir.Node, value: ir.Value) -> bool:
+        if user in self.skip_of:
+            return self.skip_of[user] is value
+        return user in self.integer and value in _activations(user, self.rows[user])
 
     def _values(self) -> Iterator[PlacedValue]:
         for graph in graphs_of(self.graph):
@@ -241,7 +295,7 @@ class _Placer:
 
     def _of_integer(self, node: ir.Node, clamp: ir.Node | None = None) -> Iterator[PlacedValue]:
         row = self.rows[node]
-        root = node.inputs[0] if row.role is Role.TRANSPARENT else None
+        root = node.inputs[0] if row.role is Role.TRANSPARENT and row.inputs is not None else None
         for value in (clamp or node).outputs:
             users = self._integer_uses(value)
             quantized = (row.role is Role.COMPUTE and row.needs_quantized_output) or self._moved_into_body(node)
@@ -251,7 +305,7 @@ class _Placer:
             yield PlacedValue(
                 value=_value_name(value),
                 consumers=None if everyone else tuple(_name(u) for u in users),
-                shared_with=_value_name(root) if root is not None else None,
+                shared_with=_value_name(root) if root is not None else self.joined.get(_value_name(value)),
                 absorbs=_name(clamp) if clamp is not None else None,
                 fixed_range=row.fixed_output_range,
                 reason=f"{node.op_type} runs as integers" + (f"; {row.note}" if row.note else ""),
@@ -263,6 +317,7 @@ class _Placer:
             yield PlacedValue(
                 value=_value_name(value),
                 consumers=tuple(_name(u) for u in users),
+                shared_with=self.joined.get(_value_name(value)),
                 reason=f"taken by {', '.join(dict.fromkeys(u.op_type for u in users))}, which run as integers",
             )
 
@@ -274,7 +329,9 @@ class _Placer:
             weight = node.inputs[row.weight]
             if weight is None or ir.constant_tensor(weight) is None:
                 continue
-            bias = node.inputs[row.bias] if row.bias is not None and row.bias < len(node.inputs) else None
+            bias = None
+            if row.bias is not None and row.bias_dtype is not ir.DataType.FLOAT and row.bias < len(node.inputs):
+                bias = node.inputs[row.bias]
             activation = next(v for v in _activations(node, row) if v is not weight)
             yield PlacedWeight(
                 node=_name(node),

@@ -16,7 +16,7 @@ from sardonyx.passes.quantization.evidence import EVIDENCE, rounding_evidence
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
-from sardonyx.passes.quantization.methods.presets import PRESETS, model_kind
+from sardonyx.passes.quantization.methods.presets import preset
 from sardonyx.passes.quantization.methods.refine import Refined, Refiner, weight_reaches
 from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
 from sardonyx.passes.quantization.placement import Placement, place
@@ -53,8 +53,9 @@ class QuantizeStatic(Pass):
     """Quantizes activations and weights where the target's table has integer kernels.
 
     Attributes:
-        calibrator: How ranges are chosen: `minmax`, `moving-average`, `percentile`, `entropy`, `mse`, `cosine` or
-            `joint`; see `sardonyx.passes.quantization.calibration.calibrators`.
+        calibrator: How ranges are chosen: `auto` for what suits the kind of model and the target's integers, or one of
+            `minmax`, `moving-average`, `percentile`, `entropy`, `mse`, `cosine` and `joint`; see
+            `sardonyx.passes.quantization.calibration.calibrators`.
         percentile: Share of values to represent, in percent, for `percentile`.
         exclude: Patterns of nodes to keep in float, as `sardonyx.passes.quantization.selection` describes them.
         include: Patterns of the only nodes to quantize; empty for all.
@@ -69,7 +70,7 @@ class QuantizeStatic(Pass):
     name = "quantize-static"
     summary = "static INT8: Q/DQ placed by the target's table, ranges from calibration samples"
 
-    calibrator: str = "percentile"
+    calibrator: str = AUTO
     percentile: float = 99.99
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -79,7 +80,8 @@ class QuantizeStatic(Pass):
     methods: tuple[str, ...] = (AUTO,)
 
     def __post_init__(self) -> None:
-        calibrator(self.calibrator)
+        if self.calibrator != AUTO:
+            calibrator(self.calibrator)
         self._options()
         if not 50 < self.percentile <= 100:
             raise SpecError(f"A percentile of {self.percentile} is outside (50, 100].", remedy="99.9 to 100 are usual.")
@@ -126,9 +128,11 @@ class QuantizeStatic(Pass):
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
         capabilities = self._table(context.capabilities)
         ir.ensure_shapes(model)
-        names = self._method_names(model)
+        suited = preset(model, capabilities)
+        names = suited.methods if self.methods == (AUTO,) else self.methods
+        method = suited.calibrator if self.calibrator == AUTO else self.calibrator
         methods = select_methods(names)
-        placement, observed = self._observe(model, context, capabilities)
+        placement, observed = self._observe(model, replace(context, capabilities=capabilities), method)
         ranges = dict(observed.ranges)
         if methods.ranges != "calibrated":
             searching = replace(context, capabilities=capabilities)
@@ -146,8 +150,8 @@ class QuantizeStatic(Pass):
             compute_nodes=placement.compute_nodes,
             float_nodes=placement.float_nodes | left_in_functions(model, computing),
             calibration={
-                "method": self.calibrator,
-                "percentile": self.percentile if self.calibrator == "percentile" else None,
+                "method": method,
+                "percentile": self.percentile if method == "percentile" else None,
                 "samples": observed.samples,
                 "weight_scales_raised_for_bias": chosen.raised_scales,
                 "methods": list(names),
@@ -156,28 +160,31 @@ class QuantizeStatic(Pass):
         evidence = rounding_evidence(plan.points, observed.distributions, floats, constants(model.graph))
         return _Planned(plan, refined, evidence)
 
-    def _method_names(self, model: ir.Model) -> tuple[str, ...]:
-        return PRESETS[model_kind(model)] if self.methods == (AUTO,) else self.methods
-
     def _table(self, capabilities: Capabilities) -> Capabilities:
         """The target's table with the type of activations that was asked for."""
         if not self.activations:
             return capabilities
-        scheme = replace(capabilities.activation, dtype=ACTIVATIONS[self.activations])
+        dtype, accepted = ACTIVATIONS[self.activations], capabilities.activation.accepted
+        if dtype not in accepted:
+            raise PassError(
+                f"{capabilities.target} does not take {dtype.name} activations.",
+                remedy=f"Use one of: {', '.join(each.name.lower() for each in accepted)}.",
+            )
+        scheme = replace(capabilities.activation, dtype=dtype)
         return replace(capabilities, activation=scheme)
 
-    def _observe(
-        self, model: ir.Model, context: PassContext, capabilities: Capabilities
-    ) -> tuple[Placement, _Observed]:
+    def _observe(self, model: ir.Model, context: PassContext, method: str) -> tuple[Placement, _Observed]:
         """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over.
 
         What was observed once is not observed again.
         """
         unusable: frozenset[str] = frozenset()
         kept = kept_float(model, self.exclude, self.include)
+        capabilities = context.capabilities
+        assert capabilities is not None, "checked by the caller"
         activation = capabilities.activation
         scheme = Scheme(activation.dtype, symmetric=activation.symmetric, narrow=activation.symmetric)
-        request = RangeRequest(self.calibrator, scheme, self.percentile, self._options())
+        request = RangeRequest(method, scheme, self.percentile, self._options())
         while True:
             placement = place(model, capabilities, unusable, kept)
             ranges, samples = observed_ranges(model, placement.observed(), request, context)

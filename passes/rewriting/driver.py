@@ -37,20 +37,26 @@ class Rewriting:
     domains: set[str] = field(default_factory=set)
 
 
-def rewrite_model(model: ir.Model, rules: Sequence[Rule]) -> Rewriting:
+def rewrite_model(model: ir.Model, rules: Sequence[Rule], names: ir.NameAuthority | None = None) -> Rewriting:
     """Applies rules to all graphs of a model, in place, until none matches any more.
+
+    Args:
+        model: The model.
+        rules: The rules, in the order in which they are tried at a node.
+        names: Gives names; where several sets of rules are applied, it need not collect those taken for each.
 
     Raises:
         PassError: If rules undo each other; the message names them.
     """
     done = Rewriting()
-    names = ir.NameAuthority(model)
+    names = names or ir.NameAuthority(model)
+    indexed = tuple(_Indexed(rule) for rule in rules)
     opset = model.opset_imports.get("", 0)
     for graph in list(ir.all_graphs(model)):
         with ExitStack() as at_work:
             for rule in rules:
-                at_work.enter_context(rule.at_work(graph))
-            _GraphRewriter(graph, rules, names, opset, done).run()
+                at_work.enter_context(rule.at_work(graph, model))
+            _GraphRewriter(graph, indexed, names, opset, done).run()
     for domain in done.domains:
         model.opset_imports.setdefault(domain, 1)
     return done
@@ -65,8 +71,9 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                 continue
             for rule in rules:
                 if any(node.op_type in root.op_types and node.domain == root.domain for root in roots(rule.pattern)):
-                    found = rule.find(node)
-                    reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
+                    with rule.at_work(graph, model):
+                        found = rule.find(node)
+                        reason = found.reason if isinstance(found, Mismatch) else rule.check(found, opset)
                     applies = f"{APPLIES} where it is enabled" if rule.candidate else APPLIES
                     yield rule, reason or applies
 
@@ -83,7 +90,7 @@ class _Indexed:
 
 class _GraphRewriter:
     def __init__(
-        self, graph: ir.Graph, rules: Sequence[Rule], names: ir.NameAuthority, opset: int, done: Rewriting
+        self, graph: ir.Graph, rules: Sequence[_Indexed], names: ir.NameAuthority, opset: int, done: Rewriting
     ) -> None:
         self.graph = graph
         self.names = names
@@ -91,7 +98,7 @@ class _GraphRewriter:
         self.done = done
         self.refused: set[tuple[str, str | None]] = set()
         self.present = {node.op_type for node in graph}
-        self.rules = [_Indexed(rule) for rule in rules]
+        self.rules = rules
         self.index: dict[str, list[_Indexed]] = {}
         self._build_index()
 

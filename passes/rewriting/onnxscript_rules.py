@@ -125,7 +125,7 @@ class _OnnxscriptRule(Rule):
         self._model = model
 
     @contextmanager
-    def at_work(self, graph: ir.Graph) -> Iterator[None]:
+    def at_work(self, graph: ir.Graph, model: ir.Model) -> Iterator[None]:
         """Lets the rule prepare and clean up."""
         if self._rule.graph_pre_visitor is not None:
             self._rule.graph_pre_visitor()

@@ -51,8 +51,13 @@ class Rule(ABC):
         """
 
     @contextmanager
-    def at_work(self, graph: ir.Graph) -> Iterator[None]:
-        """Surrounds the time in which the rules are applied to a graph: prepare before the yield, clean up after it."""
+    def at_work(self, graph: ir.Graph, model: ir.Model) -> Iterator[None]:
+        """Surrounds the time in which the rules are applied to a graph: prepare before the yield, clean up after it.
+
+        Args:
+            graph: The graph.
+            model: The model it belongs to.
+        """
         yield
 
 

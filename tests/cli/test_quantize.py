@@ -8,6 +8,8 @@ import onnx
 import pytest
 
 from sardonyx import ir
+from sardonyx.backends.onnxruntime.table import capabilities
+from sardonyx.measure import describe_machine
 from sardonyx.pipeline import CompileRecord, available_schemes
 from sardonyx.pipeline.schemes import DEFAULTS, default_schemes, model_kind
 from tests import models_for_tests as build
@@ -114,6 +116,7 @@ def test_signed_activations(folder: Path, run: Run) -> None:
         ("quantize model.onnx", "Pass -o OUT for the model, --plan-out for the plan."),
         ("quantize model.onnx -o out --scheme fast", "There is no scheme 'fast'."),
         ("quantize model.onnx -o out --scheme static", "The scheme 'static' needs samples."),
+        ("quantize model.onnx -o out --scheme weight-int4", "The scheme 'weight-int4' needs samples."),
         (f"quantize model.onnx -o out {DATA} --exclude neck", "The pattern 'neck' matches no node"),
         ("quantize model.onnx -o out --plan no.json", "The plan no.json does not exist."),
         ("quantize model.onnx -o out --plan quick.yaml", "The plan quick.yaml cannot be read"),
@@ -176,5 +179,7 @@ def test_targets_name_what_is_quantized_dynamically(run: Run) -> None:
 def test_the_scheme_that_suits_a_model(source: onnx.ModelProto, kind: str, without_samples: str) -> None:
     model = ir.load(source).model
     assert model_kind(model) == kind
-    assert tuple(scheme.name for scheme in default_schemes(model, samples=True)) == DEFAULTS[model_kind(model)]
-    assert [scheme.name for scheme in default_schemes(model, samples=False)] == [without_samples]
+    table = capabilities(describe_machine())
+    wanted = tuple(place[0] for place in DEFAULTS[model_kind(model)])
+    assert tuple(scheme.name for scheme in default_schemes(model, table, samples=True)) == wanted
+    assert [scheme.name for scheme in default_schemes(model, table, samples=False)] == [without_samples]

@@ -209,3 +209,34 @@ def test_common_subsequences_are_longest_and_grow(first: str, second: str, lengt
     assert len(found) == length
     assert all(first[i] == second[j] for i, j in found)
     assert all(a < c and b < d for (a, b), (c, d) in pairwise(found))
+
+
+def loops(inputs: list[str]) -> ir.Model:
+    """A loop for each input, all with the same body: three times its double."""
+
+    def body(i: int) -> object:
+        values = {
+            name: helper.make_tensor_value_info(f"{name}{i}", kind, None)
+            for name, kind in (("n", 7), ("c", 9), ("v", 1))
+        }
+        out = [helper.make_tensor_value_info(f"{name}{i}", kind, None) for name, kind in (("d", 9), ("w", 1))]
+        nodes = [
+            helper.make_node("Identity", [f"c{i}"], [f"d{i}"], name=f"go{i}"),
+            helper.make_node("Add", [f"v{i}", f"v{i}"], [f"w{i}"], name=f"double{i}"),
+        ]
+        return helper.make_graph(nodes, "body", list(values.values()), out)
+
+    nodes = [
+        helper.make_node("Loop", ["three", "", name], [f"l_{name}"], name=f"loop_{name}", body=body(i))
+        for i, name in enumerate(inputs)
+    ]
+    nodes.append(helper.make_node("Concat", [f"l_{name}" for name in inputs], ["y"], name="all", axis=0))
+    shapes = {name: [4] for name in ("a", "b")}
+    return build.model(nodes, shapes, {"y": None}, {"three": np.int64(3)})
+
+
+def test_equal_bodies_are_told_apart_by_what_their_loops_read() -> None:
+    before, after = loops(["a", "b"]), loops(["b"])
+    matching = match(before, renamed(after)[0])
+    removed = {node.name for group in matching.groups if group.how == "removed" for node in group.before}
+    assert removed == {"loop_a", "go0", "double0"}

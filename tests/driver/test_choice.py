@@ -2,7 +2,7 @@
 
 import pytest
 
-from sardonyx.driver.choice import choose
+from sardonyx.driver.choice import choose, to_repair
 from sardonyx.pipeline import Accuracy, Candidate, Latency, Recipe
 
 EXACT = {"name": "y", "ok": True, "reason": "", "sqnr_db": 120.0}
@@ -65,3 +65,35 @@ def test_a_candidate_that_does_not_load_is_not_written() -> None:
     choice = choose([candidate("optimized"), broken], Recipe())
     assert (choice.name, choice.met_budget) == ("optimized", False)
     assert "no kernel" in choice.reason
+
+
+UNTIMED = "latency was not measured, because there is no such device"
+
+
+@pytest.mark.parametrize(
+    ("quantized", "chosen"),
+    [
+        ([("quantized", 5, 40, 0.0), ("quantized-weights", 0, 10, 0.0)], "quantized"),
+        ([("quantized", 5, 40, 0.0), ("quantized-more", 6, 50, 0.0)], "quantized-more"),
+        ([("quantized", 5, 40, 0.0), ("quantized-small", 5, 30, 0.0)], "quantized-small"),
+        ([("quantized", 5, 40, 0.5), ("quantized-weights", 0, 10, 0.0)], "quantized-weights"),
+        ([("quantized", 5, 40, 0.5)], "optimized"),
+    ],
+)
+def test_where_speed_is_not_known_integers_decide(quantized: list[tuple[str, int, int, float]], chosen: str) -> None:
+    candidates = [candidate("optimized", None)]
+    for name, integers, nbytes, drop in quantized:
+        made = candidate(name, None, drop)
+        candidates.append(made.model_copy(update={"integer_nodes": integers, "nbytes": nbytes}))
+    choice = choose(candidates, Recipe(), UNTIMED)
+    assert choice.name == chosen
+    assert (UNTIMED in choice.reason) == (chosen != "optimized")
+
+
+def test_where_speed_is_not_known_what_computes_with_integers_is_repaired() -> None:
+    lossy = [("quantized", 5, 0.5), ("quantized-weights", 0, 0.0)]
+    candidates = [candidate(name, None, drop).model_copy(update={"integer_nodes": n}) for name, n, drop in lossy]
+    worst = to_repair(candidates, Recipe(), UNTIMED)
+    assert worst is not None
+    assert worst.name == "quantized"
+    assert to_repair(candidates, Recipe()) is None

@@ -3,12 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sardonyx import ir
 from sardonyx.errors import SpecError
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.cleanup.cleanup import Cleanup
+from sardonyx.passes.cleanup.constants import LiftConstants
 from sardonyx.passes.folding.branches import ChooseBranches
 from sardonyx.passes.folding.constants import FoldConstants
 from tests import models_for_tests as build
@@ -251,3 +252,36 @@ class TestChooseBranches(PassContract):
             node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch),
         ]
         assert not self.instance.apply(build.model(nodes, {"x": [2]}, {"y": [2]}), NOTHING).modified
+
+
+def test_constants_become_initializers_of_their_graph() -> None:
+    value = numpy_helper.from_array(np.array([2.0], np.float32))
+    branches = {
+        name: helper.make_graph(
+            [node("Constant", [], [f"{name}_k"], value=value), node("Mul", ["x", f"{name}_k"], [f"{name}_m"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_m", TensorProto.FLOAT, None)],
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    nodes = [
+        node("Constant", [], ["returned"], value=value),
+        node("Constant", [], ["two"], value=value),
+        node("Constant", [], ["none"], value_float=0.0),
+        node("ReduceMax", ["x"], ["top"], keepdims=0),
+        node("Greater", ["top", "none"], ["c"]),
+        node("If", ["c"], ["chosen"], **branches),
+        node("Add", ["chosen", "two"], ["y"]),
+    ]
+    source = build.proto(nodes, {"x": (3,)}, {"y": None, "returned": None}, {}, 17)
+    model = ir.load(source).model
+    assert LiftConstants()(model).modified
+    assert [n.outputs[0].name for n in model.graph if n.op_type == "Constant"] == ["returned", "none"]
+    lifted = [[*graph.initializers] for graph in ir.all_graphs(model)]
+    assert sorted(lifted) == [["else_branch_k"], ["then_branch_k"], ["two"]]
+    assert ir.verify(model) == ()
+    assert not LiftConstants()(model).modified
+    feed = {"x": np.array([-1.0, 0.0, 3.0], np.float32)}
+    for before, after in zip(build.run(source, feed), build.run(model, feed), strict=True):
+        np.testing.assert_array_equal(after, before)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from sardonyx import ir
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.fusion.fuse import Fuse
+from tests import models_for_tests as build
 from tests.passes.rule_cases import RuleCase, check_refused, check_rewritten, ints, node
 
 DYNAMIC = {"x": ("N", 3)}
@@ -26,6 +28,19 @@ def neutral(op: str, constant: np.ndarray | float, *, first: bool = False, **kw)
     nodes = [node(op, inputs, ["m"]), node("Exp", ["m"], ["y"])]
     kw = {"inputs": DYNAMIC, "at": SIZES} | kw
     return RuleCase(nodes, {"k": np.asarray(constant, np.float32)}, ["Exp"], {"remove-neutral": 1}, **kw)
+
+
+def zero(op: str, constant: float, *readers: str, first: bool = False) -> RuleCase:
+    """x + 0 or the like, read by operators in a row; the output stays as `becomes` says."""
+    steps = [node(op, ["k", "x"] if first else ["x", "k"], ["v0"])]
+    for step, reader in enumerate(readers):
+        inputs = [f"v{step}", *{"Pow": ["power"], "Add": ["half"]}.get(reader, [])]
+        inputs = ["half", f"v{step}"] if reader == "Div" else inputs
+        steps.append(node(reader, inputs, [f"v{step + 1}"]))
+    constants = {"k": np.float32(constant), "half": np.full((1, 3), 0.5, np.float32), "power": np.float32(3)}
+    read = {name for step in steps for name in step.input}
+    constants = {name: array for name, array in constants.items() if name in read}
+    return RuleCase(steps, constants, readers, {"remove-zero": 1}, DYNAMIC, SIZES)
 
 
 def idle(op: str, numbers: np.ndarray) -> RuleCase:
@@ -54,6 +69,11 @@ REWRITTEN = {
     "to the power of 1": neutral("Pow", [1.0]),
     "minus 0": neutral("Sub", 0.0),
     "plus -0": neutral("Add", -0.0),
+    "plus 0": zero("Add", 0.0, "Tanh"),
+    "0 plus": zero("Add", 0.0, "Relu", first=True),
+    "minus -0": zero("Sub", -0.0, "Pow"),
+    "plus 0, a division behind a sum with a number": zero("Add", 0.0, "Tanh", "Add", "Div"),
+    "plus 0, a division behind an exponential": zero("Add", 0.0, "Exp", "Div"),
     "pad by nothing": idle("Pad", ints(0, 0, 0, 0)),
     "tile by ones": idle("Tile", ints(1, 1)),
     "dropout": RuleCase(
@@ -108,6 +128,11 @@ REFUSED: dict[str, tuple[RuleCase, str, str]] = {
     "plus 0": (neutral("Add", 0.0), "remove-neutral", "no operand of"),
     "minus -0": (neutral("Sub", -0.0), "remove-neutral", "no operand of"),
     "0 minus": (neutral("Sub", 0.0, first=True), "remove-neutral", "no operand of"),
+    "plus 0, a division": (zero("Add", 0.0, "Div"), "remove-zero", "can tell 0 from -0 in v0"),
+    "plus 0, a division in the end": (zero("Add", 0.0, "Tanh", "Neg", "Reciprocal"), "remove-zero", "can tell 0"),
+    "plus 0, not known": (zero("Add", 0.0, "Atan"), "remove-zero", "can tell 0 from -0 in v0"),
+    "plus some 0": (neutral("Add", np.array([0, 0, 1])), "remove-zero", "is known to be 0"),
+    "plus 0, more often": (neutral("Add", np.zeros((2, 1, 1))), "remove-zero", "is known to be 0"),
     "times 1, more often": (neutral("Mul", np.ones((2, 1, 1))), "remove-neutral", "neither values nor shape"),
     "times nothing": (neutral("Mul", np.ones((0, 1, 1))), "remove-neutral", "no operand of"),
     "pad by one": (idle("Pad", ints(0, 1, 0, 0)), "remove-idle", "changes something, or may"),
@@ -127,8 +152,36 @@ def test_refusals_say_why(case: str) -> None:
     check_refused(*REFUSED[case])
 
 
-@pytest.mark.parametrize(("zero", "rules"), [(-0.0, {"remove-neutral": 1}), (0.0, {})])
+@pytest.mark.parametrize(("zero", "rules"), [(-0.0, {"remove-neutral": 1}), (0.0, {"remove-zero": 1})])
 def test_halves_are_compared_with_their_sign(zero: float, rules: dict[str, int]) -> None:
     half = [node("Cast", ["x"], ["h"], to=HALF), node("Add", ["h", "k"], ["a"]), node("Cast", ["a"], ["y"], to=FLOAT)]
     model = ir.load(RuleCase(half, {"k": np.float16(zero)}).source()).model
     assert Fuse().apply(model, PassContext()).stats == rules
+
+
+def test_a_zero_in_a_branch_that_others_read_stays() -> None:
+    branches = {
+        name: helper.make_graph(
+            [node("Add", ["x", "k"], [name])], name, [], [helper.make_tensor_value_info(name, FLOAT, None)]
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    nodes = [
+        node("ReduceMax", ["x"], ["top"], keepdims=0),
+        node("Greater", ["top", "k"], ["c"]),
+        node("If", ["c"], ["m"], **branches),
+        node("Reciprocal", ["m"], ["y"]),
+    ]
+    case = RuleCase(nodes, {"k": np.float32(0)}, inputs=DYNAMIC)
+    result = Fuse().apply(ir.load(case.source()).model, PassContext())
+    assert not result.modified
+    assert "can tell 0 from -0" in result.refusals[0].reason
+
+
+def test_the_division_that_a_sum_with_zero_decides() -> None:
+    """1 / (-0.0 + 0.0) is inf, 1 / -0.0 is -inf."""
+    case = zero("Add", 0.0, "Neg", "Reciprocal")
+    model = ir.load(case.source()).model
+    Fuse().apply(model, PassContext())
+    (result,) = build.run(model, {"x": np.full((1, 3), -0.0, np.float32)})
+    assert np.array_equal(result, np.full((1, 3), -np.inf))

@@ -110,6 +110,19 @@ def swish(scope: Scope) -> None:
     scope.give(kind, scope.op("Tanh", result) if scope.flip() else result)
 
 
+def zero_of_a_sign(scope: Scope) -> None:
+    """1 / (z + 0), clipped, where z is -1 or -0: with that sum it is never 1 / -0."""
+    limit = scope.constant(np.array(scope.choose(0, 2, 9), np.int64))
+    above = scope.op("Cast", scope.op("Greater", scope.take(IDS), limit, element=TensorProto.BOOL), to=scope.element)
+    negated = scope.op("Mul", scope.squeeze("Unsqueeze", above, 2), scope.number(-1.0))
+    total = scope.op("Add", negated, scope.number(0.0))
+    if scope.flip():
+        total = scope.op("Transpose", total, perm=[1, 0, 2])
+        total = scope.op("Transpose", total, perm=[1, 0, 2])
+    told = scope.op("Clip", scope.op("Div", scope.number(1.0), total), scope.number(-1.0), scope.number(1.0))
+    scope.give(SEQUENCE, scope.op("Mul", scope.take(SEQUENCE), scope.choose(told, total)))
+
+
 MAKERS: tuple[Maker, ...] = (
     unary,
     unary,
@@ -122,4 +135,5 @@ MAKERS: tuple[Maker, ...] = (
     chosen,
     integer,
     swish,
+    zero_of_a_sign,
 )

@@ -25,7 +25,7 @@ from sardonyx.passes.quantization.ranges import model_structure
 
 KEY = "sardonyx.searched-ranges"
 SHARES = np.geomspace(1.0, 0.02, 40)
-"""Shares of the observed range that are tried for either end."""
+"""Shares of the observed range that are tried for either end; for both at once where the zero point is fixed."""
 PROBES = np.linspace(-10.0, 10.0, 41)
 """Values whose results show whether anything elementwise is done to a value."""
 ROUNDS = 3
@@ -53,6 +53,10 @@ def search_range(
     centres = np.clip(np.insert(centres, zero, 0.0), extremes.low, extremes.high)
     error = _Error(centres, np.insert(seen.mass, zero, seen.zeros), response(value, centres), scheme)
     low, high = extremes.low, extremes.high
+    if scheme.symmetric:
+        reach = max(-low, high)
+        end = min((reach * share for share in SHARES), key=lambda end: error.of(-end, end))
+        return ObservedRange(max(low, -end), min(high, end))
     for _ in range(ROUNDS):
         before = (low, high)
         low = min((extremes.low * share for share in SHARES), key=lambda end: error.of(end, high))

@@ -34,17 +34,24 @@ def give_biases(model: ir.Model, placement: Placement, capabilities: Capabilitie
         layer = layers.get(placed.node)
         row = capabilities.support("", layer.node.op_type) if layer is not None else None
         if layer is not None and row is not None and row.bias is not None:
-            placed = replace(placed, bias=_own_bias(model.graph, layer, row.bias, names).name)
+            bias = _own_bias(model.graph, layer, row.bias, names)
+            if bias is not None and row.bias_dtype is not ir.DataType.FLOAT:
+                placed = replace(placed, bias=bias.name)
         weights.append(placed)
     return replace(placement, weights=tuple(weights))
 
 
-def _own_bias(graph: ir.Graph, layer: Layer, index: int, names: ir.NameAuthority) -> ir.Value:
+def _own_bias(graph: ir.Graph, layer: Layer, index: int, names: ir.NameAuthority) -> ir.Value | None:
+    """A layer's bias, given to it alone; None where it is computed, or has another shape than a number an output."""
     bias = layer.bias
-    if bias is not None and bias.is_initializer() and len(bias.uses()) == 1:
-        return bias
-    tensor = None if bias is None else ir.constant_tensor(bias)
-    array = np.zeros(layer.outputs, np.float32) if tensor is None else tensor.numpy()
+    array = np.zeros(layer.outputs, np.float32)
+    if bias is not None:
+        tensor = ir.constant_tensor(bias)
+        if tensor is None or tensor.size != layer.outputs or tensor.shape.numpy()[-1] != layer.outputs:
+            return None
+        if bias.is_initializer() and len(bias.uses()) == 1:
+            return bias
+        array = tensor.numpy()
     own = ir.add_initializer(graph, names.value(f"{layer.node.name}_bias"), array)
     layer.node.resize_inputs(max(index + 1, len(layer.node.inputs)))
     layer.node.replace_input_with(index, own)

@@ -5,9 +5,11 @@ kind; none of it is tuned to one model.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from sardonyx import ir
+from sardonyx.capabilities import Capabilities
 
 RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
 
@@ -34,9 +36,35 @@ def model_kind(model: ir.Model) -> ModelKind:
     return ModelKind.TRANSFORMER if products > convolutions else ModelKind.CONVOLUTIONAL
 
 
-PRESETS: Mapping[ModelKind, tuple[str, ...]] = {
-    ModelKind.CONVOLUTIONAL: ("mse-ranges",),
-    ModelKind.TRANSFORMER: (),
-    ModelKind.RECURRENT: (),
+@dataclass(frozen=True)
+class Preset:
+    """What suits a kind of model.
+
+    Attributes:
+        calibrator: Name of the calibrator.
+        methods: Names of accuracy methods.
+    """
+
+    calibrator: str = "percentile"
+    methods: tuple[str, ...] = ()
+
+
+_PRESETS: Mapping[ModelKind, Preset] = {
+    ModelKind.CONVOLUTIONAL: Preset(methods=("mse-ranges",)),
+    ModelKind.TRANSFORMER: Preset(),
+    ModelKind.RECURRENT: Preset(),
 }
-"""Methods by kind of model."""
+
+_SYMMETRIC_PRESETS: Mapping[ModelKind, Preset] = {
+    ModelKind.CONVOLUTIONAL: Preset("mse"),
+    ModelKind.TRANSFORMER: Preset(),
+    ModelKind.RECURRENT: Preset(),
+}
+"""Where the zero point of activations is fixed: after a Relu half of the integers are never used, so that it matters
+more how much of the range is given up for a finer step."""
+
+
+def preset(model: ir.Model, capabilities: Capabilities) -> Preset:
+    """Returns what suits a model's kind and the integers of a target."""
+    presets = _SYMMETRIC_PRESETS if capabilities.activation.symmetric else _PRESETS
+    return presets[model_kind(model)]

@@ -9,6 +9,7 @@ DequantizeLinear       the standard operator of opset 21 with block_size, before
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
@@ -112,17 +113,28 @@ _STANDARD_TYPES = {
 }
 
 
+class Activations(StrEnum):
+    """Which kernels may round the other operand of a product to 8 bits."""
+
+    INT8 = "int8"
+    """All."""
+    FLOAT = "float"
+    """None."""
+    AUTO = "auto"
+    """Those whose bits the target is slow to multiply in float: `BlockSupport.float_bits`."""
+
+
 class Writer:
     """Rewrites the nodes of sites to kernels that take integers.
 
     Args:
         model: The model to edit.
-        fast: Whether kernels get the attributes that make them round activations.
+        activations: Which kernels get the attributes that make them round activations; see `Activations`.
     """
 
-    def __init__(self, model: ir.Model, *, fast: bool) -> None:
+    def __init__(self, model: ir.Model, activations: Activations) -> None:
         self.model = model
-        self.fast = fast
+        self.activations = activations
         self.names = ir.NameAuthority(model)
         self._values: dict[tuple[int, ...], ir.Value] = {}
         self._sums: dict[tuple[int, ir.Value, int], ir.Value] = {}
@@ -141,9 +153,11 @@ class Writer:
         for value in inputs:
             _drop_if_dead(value)
 
-    def attributes(self, site: Site) -> Mapping[str, int]:
-        """The attributes that the target's table names for a site's kernel."""
-        return site.support.attributes if self.fast else {}
+    def attributes(self, site: Site, bits: int) -> Mapping[str, int]:
+        """The attributes that the target's table names for a site's kernel, where it may round activations."""
+        slow = bits not in site.support.float_bits
+        rounds = self.activations is Activations.INT8 or (self.activations is Activations.AUTO and slow)
+        return site.support.attributes if rounds else {}
 
     def constant(self, site: Site, tensor: ir.TensorProtocol | None) -> ir.Value | None:
         """The initializer of a tensor in the site's graph; sites that share the tensor share it."""
@@ -215,7 +229,7 @@ def _product(writer: Writer, site: Site, parts: Parts, operand: ir.Value, bias: 
     while inputs[-1] is None:
         inputs.pop()
     sizes = {"K": parts.columns, "N": site.weight.rows, "bits": parts.grid.bits, "block_size": parts.grid.block}
-    return writer.op(site, "MatMulNBits", inputs, {**sizes, **writer.attributes(site)})
+    return writer.op(site, "MatMulNBits", inputs, {**sizes, **writer.attributes(site, parts.grid.bits)})
 
 
 def _gather_block_quantized(writer: Writer, site: Site, parts: Parts) -> ir.Value:
@@ -226,7 +240,7 @@ def _gather_block_quantized(writer: Writer, site: Site, parts: Parts) -> ir.Valu
     table.dtype, table.shape = ir.DataType.UINT8, ir.Shape(shape)
     inputs = [table, site.activation, scale, *([] if zero_point is None else [zero_point])]
     attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": grid.bits, "block_size": grid.block}
-    return writer.op(site, "GatherBlockQuantized", inputs, {**attributes, **writer.attributes(site)})
+    return writer.op(site, "GatherBlockQuantized", inputs, {**attributes, **writer.attributes(site, grid.bits)})
 
 
 def _dequantize_linear(writer: Writer, site: Site, parts: Parts) -> ir.Value | None:

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sardonyx import ir
+from sardonyx.capabilities import Capabilities
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
 from sardonyx.passes.quantization.selection import kept_float
-from sardonyx.passes.quantization.weight_only.forms import Writer, without_offsets
+from sardonyx.passes.quantization.weight_only.forms import Activations, Writer, without_offsets
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.jobs import GPTQ, METHODS, HessianOptions, Job, WeightQuantizer, make_jobs
-from sardonyx.passes.quantization.weight_only.sites import LOOKUP, RULE, find_sites
+from sardonyx.passes.quantization.weight_only.sites import LOOKUP, RULE, Grids, find_sites
 
 INT8, FLOAT = "int8", "float"
 KINDS = (INT8, FLOAT)
@@ -29,13 +30,13 @@ class QuantizeWeights(Pass):
     Attributes:
         bits: Bits of a weight of MatMul or Gemm: 4 or 8.
         block: Number of neighbours along the summed axis that share a scale.
-        symmetric: Whether all zero points are the middle of the integers.
+        symmetric: Whether all zero points are the middle of the integers; so they are where the target takes no others.
         offsets: Whether blocks have offsets besides, so that zero points are real numbers: more accurate, about 6 %
             larger and somewhat slower. Not with `symmetric`.
         method: `rtn`: nearest integers, scales of least squared error; `hqq`: scales and zero points that tolerate
             outliers; `gptq`: rounding errors compensated by what the samples say about the layer's inputs.
         activations: `int8`: kernels may round a product's other operand to 8 bits, which makes them several times as
-            fast; `float`: they may not.
+            fast; `float`: they may not; `auto`: only kernels that the target's table calls slow in float may.
         embeddings: `int8` or `float`.
         damping: GPTQ: share of the Hessian's mean diagonal added to it.
         act_order: GPTQ: round columns with large inputs first.
@@ -62,7 +63,7 @@ class QuantizeWeights(Pass):
         for option, value, known in (
             ("bits", self.bits, (4, 8)),
             ("method", self.method, METHODS),
-            ("activations", self.activations, KINDS),
+            ("activations", self.activations, tuple(Activations)),
             ("embeddings", self.embeddings, KINDS),
         ):
             if value not in known:
@@ -87,14 +88,14 @@ class QuantizeWeights(Pass):
         """
         if context.capabilities is None:
             raise PassError("Weights in blocks need a target's table.", remedy="Name one with --target.")
+        grids = self._grids(context)
+        kept_opset = _raise_opset(model, context.capabilities, grids)
         ir.ensure_shapes(model)
-        sites, reasons = find_sites(
-            model, context.capabilities, self._grids(context), kept_float(model, self.exclude, self.include)
-        )
-        jobs = make_jobs(sites, self._grids(context), self.method)
+        sites, reasons = find_sites(model, context.capabilities, grids, kept_float(model, self.exclude, self.include))
+        jobs = make_jobs(sites, grids, self.method)
         quantizer = WeightQuantizer(context, HessianOptions(self.damping, self.act_order))
         quantizer.compensate(model, [job for job in jobs if job.method == GPTQ])
-        writer = Writer(model, fast=self.activations == INT8)
+        writer = Writer(model, Activations(self.activations))
         done: list[Job] = []
         for count, job in enumerate(jobs):
             context.progress(count, len(jobs), "quantize weights")
@@ -106,7 +107,8 @@ class QuantizeWeights(Pass):
                 done.append(job)
         model.graph.sort()
         plan = self._plan(context.capabilities.target, done, reasons, quantizer)
-        refusals = [Refusal("stay-in-float", why, (node,)) for node, why in reasons.items()]
+        refusals = [Refusal("raise-opset", kept_opset)] if kept_opset is not None else []
+        refusals += [Refusal("stay-in-float", why, (node,)) for node, why in reasons.items()]
         refusals += self._refused_offsets(done)
         return PassResult(model, bool(done), _counts(done), (*refusals, *quantizer.refusals), {"plan": plan.to_dict()})
 
@@ -129,17 +131,28 @@ class QuantizeWeights(Pass):
         reasons = {job.site.node.name or "": without_offsets(job.site, job.grid) or "" for job in jobs}
         return [Refusal("offsets", why, (node,)) for node, why in reasons.items()]
 
-    def _grids(self, context: PassContext) -> Mapping[str, BlockGrid]:
+    def _grids(self, context: PassContext) -> Grids:
         blocks = context.capabilities.blocks if context.capabilities is not None else {}
-        grids = {
-            op_type: BlockGrid(self.bits, self.block, self.symmetric, offsets=self.offsets) for op_type in PRODUCTS
-        }
+        grids = {}
+        for op_type in PRODUCTS:
+            symmetric = self.symmetric or (op_type in blocks and not blocks[op_type].zero_points)
+            grids[op_type] = BlockGrid(self.bits, self.block, symmetric, offsets=self.offsets and not symmetric)
         if self.embeddings == INT8:
             grids[LOOKUP] = BlockGrid(8, self.block, symmetric=True)
         return {
             op_type: replace(grid, negative_scales=op_type not in blocks or blocks[op_type].negative_scales)
             for op_type, grid in grids.items()
         }
+
+
+def _raise_opset(model: ir.Model, capabilities: Capabilities, grids: Grids) -> str | None:
+    """Raises the opset to what the target needs for the weights that the model has; returns why it stays, if so."""
+    rows = [
+        row
+        for op_type in {node.op_type for graph in ir.all_graphs(model) for node in graph} & grids.keys()
+        if (row := capabilities.blocks.get(op_type)) is not None and grids[op_type].bits in row.bits
+    ]
+    return ir.ensure_opset(model, max((row.min_opset for row in rows), default=1))
 
 
 def _point(value: str, dtype: str, jobs: Sequence[Job]) -> QuantPoint:

@@ -184,7 +184,7 @@ def _grid(site: Site, grid: BlockGrid, model: ir.Model) -> str | None:
 def _opset(site: Site, grid: BlockGrid, model: ir.Model) -> str | None:
     opset = model.opset_imports.get("", 0)
     if opset < site.support.min_opset:
-        return f"the target takes it from opset {site.support.min_opset}; the model has {opset}: raise it in the recipe"
+        return f"the target takes it from opset {site.support.min_opset}; the model has {opset}"
     return None
 
 

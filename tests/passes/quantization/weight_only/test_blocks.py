@@ -1,5 +1,7 @@
 """The arithmetic of blocks, and the scales that are chosen from weights alone."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,3 +170,22 @@ def test_no_block_is_worse_than_zeros(values: list[float], grid: BlockGrid) -> N
     assert np.isfinite(quantized.dequantize()).all()
     losses = np.square(grid.split(quantized.dequantize().astype(np.float64) - weight).astype(np.float64)).sum(-1)
     assert np.all(losses <= np.square(grid.split(weight).astype(np.float64)).sum(-1) * (1 + 1e-5) + 1e-70)
+
+
+@pytest.mark.parametrize("method", [round_to_nearest, half_quadratic], ids=["rtn", "hqq"])
+def test_offsets_recover_weights_that_another_quantizer_has_rounded_before(
+    method: Callable[[np.ndarray, BlockGrid], BlockWeight],
+) -> None:
+    """Files of 4-bit weights with a minimum a block are common; what exporters make of them is on real zero points."""
+    generator = np.random.default_rng(0)
+    levels = generator.integers(0, 16, (24, 5, 32)).astype(np.float32)
+    levels[..., 0], levels[..., 1] = 0, 15
+    step = generator.uniform(0.01, 0.03, (24, 5, 1)).astype(np.float32)
+    minimum = (-step * generator.uniform(6, 9, step.shape)).astype(np.float32)
+    weight = (levels * step + minimum).reshape(24, -1)
+    worst = {
+        offsets: np.abs((method(weight, BlockGrid(4, 32, offsets=offsets)).dequantize() - weight).reshape(24, 5, 32))
+        for offsets in (True, False)
+    }
+    assert (worst[True] / step).max() < 1e-3  # steps; this is before offsets are stored as 8 bits
+    assert (worst[False] / step).max() > 0.2

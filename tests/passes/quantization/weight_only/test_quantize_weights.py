@@ -20,7 +20,8 @@ from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
 from sardonyx.passes.quantization.weight_only.quantize import QuantizeWeights
 from sardonyx.passes.quantization.weight_only.rounding import round_to_nearest
-from sardonyx.pipeline import PassManager, Recipe
+from sardonyx.pipeline import PassManager, Recipe, Status, available_passes, parse_pipeline
+from sardonyx.pipeline.schemes import scheme_named
 from tests import models_for_tests as build
 from tests.passes.contract import PassContract
 
@@ -132,6 +133,15 @@ class TestForms:
             # 8-bit offsets, as above
             np.testing.assert_allclose(actual, x @ nearest(weight.T, offsets=True).T, atol=5e-3)
 
+    def test_activations_are_rounded_where_the_target_is_slow_in_float(self) -> None:
+        """The tied table and the offsets have 8 bits, for which the runtime has no fast kernel in float."""
+        levels = {}
+        for activations in ("int8", "float", "auto"):
+            options = QuantizeWeights(method="rtn", offsets=True, activations=activations)
+            kernels = [n for n in quantized(language_model(), options)[0].graph if n.op_type == "MatMulNBits"]
+            levels[activations] = {(ir.attribute(n, "bits", 0), ir.attribute(n, "accuracy_level", 0)) for n in kernels}
+        assert levels == {"int8": {(4, 4), (8, 4)}, "float": {(4, 0), (8, 0)}, "auto": {(4, 0), (8, 4)}}
+
     @pytest.mark.parametrize("transposed", [0, 1])
     def test_gemm_keeps_its_bias(self, transposed: int) -> None:
         weight = W.T if transposed else W
@@ -208,6 +218,16 @@ class TestForms:
         table = round_to_nearest(ROWS, BlockGrid(8, 32, symmetric=True, negative_scales=False)).dequantize()
         feed = ids(2, 5)
         np.testing.assert_allclose(build.run(model, feed)[0], table[feed["ids"]] @ inner.T @ head.T, atol=1e-4)
+
+    def test_the_opset_is_raised_where_the_target_needs_it(self) -> None:
+        model, result = quantized(mlp(17), RTN, STANDARD)
+        assert model.opset_imports[""] == 21
+        assert result.stats == {"matmul-4-bit": 2}
+        x = np.random.default_rng(0).standard_normal((2, 3, 64)).astype(np.float32)
+        grid = BlockGrid(4, 32, negative_scales=False)
+        first, second = (round_to_nearest(w.T, grid).dequantize() for w in (W, V))
+        expected = np.maximum(x @ first.T, 0) @ second.T
+        np.testing.assert_allclose(build.run(model, {"x": x})[0], expected, atol=1e-4)
 
     def test_no_float_weight_is_left(self) -> None:
         model, _ = quantized(language_model(), RTN)
@@ -335,9 +355,24 @@ class TestRefusals:
     def test_a_block_size_that_the_target_does_not_take(self) -> None:
         assert "not 4 in blocks of 8" in refusal(self.product(options=dataclasses.replace(RTN, block=8)), "n")
 
-    def test_an_opset_that_is_too_old(self) -> None:
-        reason = refusal(self.product(table=STANDARD), "n")
-        assert reason == "the target takes it from opset 21; the model has 17: raise it in the recipe"
+    def test_an_opset_that_is_too_old_and_cannot_be_raised(self) -> None:
+        inner = onnx.helper.make_function(
+            "f", "F", ["a"], ["b"], [node("Relu", ["a"], ["b"])], [onnx.helper.make_opsetid("", 17)]
+        )
+        source = build.proto(
+            [node("MatMul", ["x", "w"], ["h"], name="n"), node("F", ["h"], ["y"], domain="f")],
+            {"x": ["N", 64]},
+            {"y": ["N", 48]},
+            {"w": W},
+        )
+        source.functions.append(inner)
+        source.opset_import.append(onnx.helper.make_opsetid("f", 1))
+        model, result = quantized(source, RTN, STANDARD)
+        assert refusal(result, "n") == "the target takes it from opset 21; the model has 17"
+        assert model.opset_imports[""] == 17
+        assert [r.reason for r in result.refusals if r.rule == "raise-opset"] == [
+            "The standard opset stays at 17: the model defines functions, which ONNX's converter would lose."
+        ]
 
     def test_weights_that_are_not_finite(self) -> None:
         broken = W.copy()
@@ -452,3 +487,25 @@ def test_a_compile_reaches_it_through_the_recipe(tmp_path: Path) -> None:
     assert candidate.accuracy is not None
     assert candidate.accuracy.drop < 0.01
     assert any("one table for lookup and product" in decision.reason for decision in record.decisions)
+
+
+def test_moving_scales_before_lowers_what_rounded_activations_lose() -> None:
+    """Every other channel is 30 times as large behind the normalization, and its weights as much smaller."""
+    generator = np.random.default_rng(0)
+    gain = np.where(np.arange(64) % 2, 30.0, 1.0).astype(np.float32)
+    weight = (build.weights(64, 48, seed=1) / gain[:, None]).astype(np.float32)
+    nodes = [
+        node("LayerNormalization", ["x", "gain"], ["n"], name="norm", axis=-1),
+        node("MatMul", ["n", "w"], ["y"], name="product"),
+    ]
+    source = build.proto(nodes, {"x": ["N", 64]}, {"y": ["N", 48]}, {"gain": gain, "w": weight})
+    samples = [{"x": generator.standard_normal((16, 64)).astype(np.float32)} for _ in range(4)]
+    feed = {"x": generator.standard_normal((32, 64)).astype(np.float32)}
+    (expected,) = build.run(ir.load(source).model, feed)
+    errors = {}
+    for text in ("weight-int8", "weight-int8-smooth"):
+        passes = parse_pipeline(scheme_named(text).pipeline, available_passes())
+        result = PassManager(passes, context=PassContext(TABLE, load_samples(samples))).run(ir.load(source).model)
+        assert [record.status for record in result.records] == [Status.APPLIED] * len(passes)
+        errors[text] = float(np.square(build.run(result.model, feed)[0] - expected).mean())
+    assert errors["weight-int8-smooth"] < errors["weight-int8"] / 4

@@ -1,0 +1,134 @@
+"""The layer table of a built engine: what runs in which type, and which ONNX nodes it computes."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+BITS: Mapping[str, int] = MappingProxyType(
+    {
+        "Float": 32,
+        "Half": 16,
+        "BFloat16": 16,
+        "FP8": 8,
+        "Int8": 8,
+        "UInt8": 8,
+        "Bool": 8,
+        "Int4": 4,
+        "FP4": 4,
+        "Int32": 32,
+        "Int64": 64,
+    }
+)
+"""Bits of an element, by the name that the builder uses."""
+
+PRODUCTS = ("correlation", "gemm", "deconv", "runtime_fusion", "convolution")
+"""Beginnings and ends of the types of layers that compute sums of products, in lower case."""
+
+_NAMES = {"FP32": "Float", "FP16": "Half", "BF16": "BFloat16", "INT8": "Int8", "INT32": "Int32"}
+"""Types as full builders write them within the name of a format."""
+
+_LAYER = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), (?P<rest>Inputs: .*)")
+_SECTION = re.compile(r"(Inputs|Constants|Outputs): \[(\s*\{.*?\}\s*|\s*)\]")
+_TENSOR = re.compile(r"\{ Name: (.*?), .*?Dimensions: \[([-\d,]*)\].*?Datatype: ([^,}]*)")
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:[\[\x1e]|$))")
+
+
+@dataclass(frozen=True)
+class LayerTensor:
+    """A tensor that a layer reads or writes.
+
+    Attributes:
+        name: The builder's name of it.
+        dims: Its dimensions; -1 where they are dynamic.
+        dtype: The builder's name of its type: Float, Half, Int8.
+    """
+
+    name: str
+    dims: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor; 0 where a dimension is dynamic or the type is unknown."""
+        return max(0, math.prod(self.dims)) * BITS.get(self.dtype, 0) // 8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an engine.
+
+    Attributes:
+        name: The builder's name of it.
+        kind: Its type: `correlation` (convolution), `gemm`, `kgen` (fused elementwise work), and others.
+        inputs: What it reads, besides constants.
+        constants: The constants it reads, weights among them.
+        outputs: What it writes.
+        nodes: Names of the ONNX nodes that it computes.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[LayerTensor, ...]
+    constants: tuple[LayerTensor, ...]
+    outputs: tuple[LayerTensor, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def computes_products(self) -> bool:
+        """Whether it is a convolution or a matrix product."""
+        kind = self.kind.lower()
+        return any(kind.startswith(product) or kind.endswith(product) for product in PRODUCTS)
+
+    @property
+    def precision(self) -> str:
+        """The type that it computes in: that of the widest operand, where operands are its inputs and its weight."""
+        operands = [each.dtype for each in self.inputs]
+        if len(operands) < 2 and self.constants:  # its scales have at most as many elements, and come after it
+            operands.append(max(self.constants, key=lambda constant: math.prod(constant.dims)).dtype)
+        return max(operands, key=lambda dtype: BITS.get(dtype, 0), default="")
+
+
+def parse_layers(text: str) -> tuple[Layer, ...]:
+    """Reads the message `Layers:` that a builder logs with detailed profiling verbosity.
+
+    Args:
+        text: The message; the empty string gives no layers.
+
+    Returns:
+        The layers in order of execution.
+    """
+    # full builders put the ASCII record separator between ONNX layers, at which splitlines would break
+    return tuple(_layer(match) for line in text.split("\n") if (match := _LAYER.match(line.strip())))
+
+
+def _layer(match: re.Match[str]) -> Layer:
+    rest, _, metadata = match["rest"].partition("Metadata: ")
+    sections = {name: tuple(_tensors(body)) for name, body in _SECTION.findall(rest)}
+    return Layer(
+        match["name"],
+        match["kind"],
+        sections.get("Inputs", ()),
+        sections.get("Constants", ()),
+        sections.get("Outputs", ()),
+        tuple(dict.fromkeys(_NODE.findall(metadata))),
+    )
+
+
+def _tensors(body: str) -> Iterator[LayerTensor]:
+    for name, dims, dtype in _TENSOR.findall(body):
+        known = next((word for word in dtype.split() if word in _NAMES), None)
+        yield LayerTensor(
+            name, tuple(int(dim) for dim in dims.split(",") if dim), dtype.strip() if known is None else _NAMES[known]
+        )
+
+
+def weight_bytes(layers: tuple[Layer, ...]) -> dict[str, int]:
+    """Returns the bytes of constants by type, each constant once."""
+    constants = {each.name: each for layer in layers for each in layer.constants}
+    total: Counter[str] = Counter()
+    for each in constants.values():
+        total[each.dtype] += each.nbytes
+    return dict(total)

@@ -1,0 +1,85 @@
+"""Compiles labelled models to TensorRT engines: what runs as INT8, how large, how long, and what it costs.
+
+    python -m benchmarks.engines                     the models that come with Sardonyx
+    python -m benchmarks.engines FOLDER [NAME ...]   models of one's own
+
+FOLDER holds `NAME/model.onnx` beside `NAME/eval.py`, which defines `calib()` (feeds) and `evaluate(run)` (a metric,
+higher is better). Each model is compiled with agreement on the calibration samples as the metric, then rated by
+`evaluate`: the legalized Q/DQ graph under ONNX Runtime against the original. The FP32 engine it is compared with is
+built from the same model by the exact passes alone. Nothing is timed on a GPU; seconds and memory are the builder's.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.static_int8 import Task, folder_tasks, shipped_tasks
+from sardonyx.backends import EngineReport
+from sardonyx.backends.tensorrt import TensorRTBackend
+from sardonyx.backends.tensorrt.artefacts import MODEL_NAME
+from sardonyx.driver import CompileJob, CompileResult, run_compile
+from sardonyx.errors import SardonyxError
+from sardonyx.measure import Session
+from sardonyx.pipeline import Recipe
+
+
+def compile_to(task: Task, folder: Path, targets: tuple[str, ...], quantize: str) -> CompileResult:
+    """Compiles a model with the default recipe for the target, or with the exact passes alone."""
+    recipe = Recipe(target=TensorRTBackend.name, quantize=quantize, target_options={"sm": targets})
+    return run_compile(CompileJob(str(task.path), data=task.feeds, recipe=recipe, output=folder))
+
+
+def row(task: Task, scratch: Path, targets: tuple[str, ...]) -> dict[str, Any]:
+    """Measures one model."""
+    try:
+        result = compile_to(task, scratch / "int8", targets, "auto")
+        plain = compile_to(task, scratch / "fp32", targets, "").record.engine
+    except SardonyxError as error:
+        return {"model": task.name, "refused": str(error)}
+    engine = result.record.engine
+    assert engine is not None
+    assert plain is not None
+    with Session(task.path) as original, TensorRTBackend().load(scratch / "int8" / MODEL_NAME) as legalized:
+        reference, value = task.evaluate(original.run), task.evaluate(legalized.run)
+    return {
+        "model": task.name,
+        "chosen": result.record.chosen,
+        "fp32": round(reference, 4),
+        "engine": round(value, 4),
+        "drop": round((reference - value) / abs(reference), 5),
+        **_engine_facts(engine, plain),
+    }
+
+
+def _engine_facts(engine: EngineReport, plain: EngineReport) -> dict[str, Any]:
+    if engine.proof is None:
+        return {"stage": engine.stage, "problems": engine.problems[:1]}
+    return {
+        "int8": f"{engine.proof.integer}/{engine.proof.planned}",
+        "nodes": engine.proof.nodes,
+        "mb": round(engine.nbytes / 1e6, 2),
+        "of_fp32": round(engine.nbytes / plain.nbytes, 3) if plain.nbytes else plain.problems[:1],
+        "weights_of_fp32": round(engine.weights_bytes / plain.weights_bytes, 3) if plain.weights_bytes else None,
+        "seconds": round(engine.seconds, 2),
+        "peak_rss_mb": round(engine.peak_rss_bytes / 1e6),
+    }
+
+
+def main() -> None:
+    """Prints one JSON object a model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--sm", default="8.6", help="compute capabilities, separated by commas")
+    arguments = parser.parse_args()
+    folder: Path | None = arguments.folder
+    targets = tuple(arguments.sm.split(","))
+    for task in shipped_tasks() if folder is None else folder_tasks(folder.resolve(), arguments.names):
+        with tempfile.TemporaryDirectory() as scratch:
+            print(json.dumps(row(task, Path(scratch), targets)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
