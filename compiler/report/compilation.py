@@ -27,6 +27,7 @@ from sardonyx.report.content import (
     names,
     numbers,
 )
+from sardonyx.report.engine import engine_section
 from sardonyx.report.evidence import Evidence
 from sardonyx.report.measured import calibration_section, drift_section, times_section, weights_section
 
@@ -50,6 +51,7 @@ def compile_report(record: CompileRecord, evidence: Evidence) -> Report:
         _notices(record),
         Section("What each pass did", tuple(_pass_blocks(record.passes))),
         _choices(record),
+        engine_section(record.engine),
         graph,
         drift_section(evidence.drift, evidence.no_drift),
         times_section(evidence.times, titles, evidence.no_times),
