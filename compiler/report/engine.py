@@ -1,7 +1,7 @@
 """The section on an engine that was built of the written model, or why there is none."""
 
 from sardonyx.backends import EngineReport
-from sardonyx.report.content import Block, Cell, Code, Column, Facts, Notes, Section, Table, names, numbers
+from sardonyx.report.content import Block, Code, Column, Facts, Notes, Section, Table, names, numbers
 
 
 def engine_section(engine: EngineReport | None) -> Section:
@@ -15,7 +15,7 @@ def engine_section(engine: EngineReport | None) -> Section:
     if engine.built:
         blocks.append(_facts(engine))
     if engine.proof is not None:
-        rows: list[tuple[Cell, ...]] = sorted(engine.proof.nodes.items(), key=lambda item: -item[1])
+        rows = sorted(engine.proof.nodes.items(), key=lambda item: -item[1])
         blocks.append(Table((names("type"), numbers("products")), rows, "Products by the type that they run in"))
     if engine.proof is not None and engine.proof.misses:
         columns = (names("node"), names("operator"), Column("runs in"), Column("why"))

@@ -35,7 +35,7 @@ def chromium(profile: Path) -> webdriver.Chrome:
     return webdriver.Chrome(options=options, service=Service(driver))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # closed behind it: other tests look for processes that are left
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     started = chromium(tmp_path_factory.mktemp("chromium"))
     yield started
