@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sardonyx.cli.console import say, say_json, say_lines
-from sardonyx.cli.options import Json, Model
+from sardonyx.cli.options import Data, Json, Model, Quiet
 
 if TYPE_CHECKING:
-    from sardonyx.diff import Diff
+    from sardonyx.diff import Diff, Matching
+    from sardonyx.diff.drift_schema import Drift
+    from sardonyx.diff.timing import Times
     from sardonyx.ir import Model as Graph
 
 HELP = """Say what differs between two models, although nodes were renamed, reordered, fused or quantized.
@@ -29,28 +31,57 @@ Summary = Annotated[bool, typer.Option("--summary", help="The summary alone, wit
 NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Do not believe what a compile noted in the nodes that it made.")
 ]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the diff as a page.")]
 Names = Annotated[bool, typer.Option("--names", help="End each line with the name of its node.")]
 
 
-def command(
+def command(  # noqa: PLR0913 - one parameter an option is how typer reads a command line
     a: First,
     b: Second,
     everything: Everything = False,
     summary: Summary = False,
     no_provenance: NoProvenance = False,
+    data: Data = None,
+    html: Html = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Matches the models and prints what differs."""
+    """Matches the models and prints what differs, and what that does to samples."""
     from sardonyx import ir
+    from sardonyx.cli.drift import measured, print_drift, print_times
     from sardonyx.diff import compare, match
 
     before, after = ir.load(a, opset=None).model, ir.load(b, opset=None).model
-    diff = compare(before, after, match(before, after, provenance=not no_provenance))
+    matching = match(before, after, provenance=not no_provenance)
+    diff = compare(before, after, matching)
+    run = None if data is None else measured((a, b), (before, after), matching, data, quiet=quiet or json)
+    if html is not None:
+        _write_page((before, after), (matching, diff), (str(a), str(b)), run, html)
     if json:
-        say_json(diff.model_dump(mode="json"))
+        found = (
+            {} if run is None else {"drift": run[0].model_dump(mode="json"), "times": run[1].model_dump(mode="json")}
+        )
+        say_json(diff.model_dump(mode="json") | found)
     else:
         _print((before, after), diff, (str(a), str(b)), everything=everything, summary=summary)
+        if run is not None:
+            print_drift(run[0])
+            print_times(run[1])
     raise typer.Exit(SAME if diff.same else DIFFERENT)
+
+
+def _write_page(
+    models: "tuple[Graph, Graph]",
+    found: "tuple[Matching, Diff]",
+    titles: tuple[str, str],
+    run: "tuple[Drift, Times] | None",
+    path: Path,
+) -> None:
+    from sardonyx.report import Comparison, diff_report, drift_section, times_section, write
+
+    compared = Comparison(*models, *found, titles)
+    sections = () if run is None else (drift_section(run[0]), times_section(run[1], titles))
+    write(diff_report(compared, " and ".join(titles), sections), path)
 
 
 def _print(

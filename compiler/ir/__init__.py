@@ -36,6 +36,7 @@ from onnx_ir import (
     tensor,
     val,
 )
+from onnx_ir.analysis import analyze_implicit_usage
 from onnx_ir.convenience import replace_all_uses_with, replace_nodes_and_values
 from onnx_ir.passes import InPlacePass, PassBase, PassResult
 from onnx_ir.passes import common as common_passes
@@ -61,6 +62,7 @@ from sardonyx.ir.graphs import (
     with_subgraphs,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
+from sardonyx.ir.liveness import Peak, describe_type, peak_activations, set_dims, value_bytes
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
 from sardonyx.ir.opset import ensure_opset
@@ -69,6 +71,7 @@ from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
 from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes, shapes_kept
+from sardonyx.ir.source import node_outputs
 from sardonyx.ir.symbolic import SymbolicValues
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
@@ -104,6 +107,7 @@ __all__ = [
     "NodeTypes",
     "PassBase",
     "PassResult",
+    "Peak",
     "RefAttr",
     "Repair",
     "SavedModel",
@@ -120,12 +124,14 @@ __all__ = [
     "Violation",
     "add_initializer",
     "all_graphs",
+    "analyze_implicit_usage",
     "attribute",
     "clone",
     "common_passes",
     "constant_tensor",
     "convenience",
     "default_attributes",
+    "describe_type",
     "digest",
     "ensure_opset",
     "ensure_shapes",
@@ -144,10 +150,12 @@ __all__ = [
     "nbytes",
     "node",
     "node_macs",
+    "node_outputs",
     "node_subgraphs",
     "num_nodes",
     "operator_counts",
     "paused_gc",
+    "peak_activations",
     "read_array",
     "read_bytes",
     "read_chunks",
@@ -157,12 +165,14 @@ __all__ = [
     "require_valid",
     "save",
     "serialize",
+    "set_dims",
     "shapes_kept",
     "structure",
     "tensor",
     "to_proto",
     "to_text",
     "val",
+    "value_bytes",
     "verify",
     "with_subgraphs",
 ]

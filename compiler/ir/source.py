@@ -47,6 +47,17 @@ def read_model_file(path: Path) -> onnx.ModelProto:
     return parse_model(data, str(path), suffix=path.suffix)
 
 
+def node_outputs(path: Path) -> dict[str, tuple[str, ...]]:
+    """Returns the names of the outputs of each node of a file's main graph, by the node's name.
+
+    Weights in files of their own are not touched.
+
+    Raises:
+        LoadError: If the file cannot be read or is not an ONNX model.
+    """
+    return {node.name: tuple(node.output) for node in read_model_file(path).graph.node}
+
+
 def parse_model(data: bytes, source: str, *, suffix: str = "") -> onnx.ModelProto:
     """Parses a serialised model.
 

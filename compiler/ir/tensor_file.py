@@ -1,4 +1,4 @@
-"""Reads one tensor from a file, as the ONNX project's `test_data_set_*` folders hold them."""
+"""Reads and writes one tensor in a file, as the ONNX project's `test_data_set_*` folders hold them."""
 
 import os
 from pathlib import Path
@@ -32,3 +32,14 @@ def read_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
         raise DataError(
             f"{os.fspath(path)} is not a tensor file: {error}", remedy="Write it with onnx.save_tensor."
         ) from error
+
+
+def write_tensor(path: str | os.PathLike[str], name: str, array: NDArray[Any]) -> None:
+    """Writes a serialized TensorProto, such as `test_data_set_0/input_0.pb`.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    import onnx
+
+    onnx.save_tensor(onnx.numpy_helper.from_array(array, name), os.fspath(path))

@@ -36,6 +36,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
+GRAPH_NAME = "graph.onnx"
+"""The file in a profile's folder that holds the graph as the runtime runs it."""
+
+
 @dataclass(frozen=True)
 class SessionOptions:
     """How ONNX Runtime is to run a model.
@@ -46,12 +50,15 @@ class SessionOptions:
         arena: Whether the CPU memory arena keeps freed memory; off, peak memory is what the model needs.
         prepack: Whether weights are copied into the layout of the kernels; off, external ones stay mapped from their
             file, and runs take longer.
+        profile: An existing folder, to which the runtime writes the graph it makes of the model when it is loaded, as
+            `GRAPH_NAME`, and at `Session.end_profile` the times of all nodes; None for neither.
     """
 
     threads: int = 1
     optimization: Optimization = "all"
     arena: bool = True
     prepack: bool = True
+    profile: Path | None = None
 
 
 class Session:
@@ -130,6 +137,18 @@ class Session:
             return lambda: narrow_types.run(session, names, feed, self._input_types)
         return partial(session.run, names, dict(feed))
 
+    def end_profile(self) -> Path:
+        """Ends the profile and returns the file, in the format of Chrome's tracing.
+
+        Raises:
+            BackendError: If the session is closed, or does not profile.
+        """
+        if self._session is None or self.options.profile is None:
+            raise BackendError(
+                f"{self.name} is not being profiled.", remedy="Open it with SessionOptions(profile=...)."
+            )
+        return Path(self._session.end_profiling())
+
     def close(self) -> None:
         """Frees the model; closing twice is allowed."""
         self._session = None
@@ -156,6 +175,11 @@ def _load(source: str | bytes, options: SessionOptions, name: str) -> Any:
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if options.profile is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = os.fspath(options.profile / "profile")
+        settings.optimized_model_filepath = os.fspath(options.profile / GRAPH_NAME)
+        settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "graph.data")
     try:
         return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
     except _runtime_errors() as error:

@@ -1,0 +1,108 @@
+"""Where two models part on samples, and which nodes make the difference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from sardonyx import ir
+from sardonyx.diff.checkpoints import Plan, Planner
+from sardonyx.diff.drift_schema import Drift
+from sardonyx.diff.judging import Judge
+from sardonyx.diff.matching import Matching
+from sardonyx.diff.measuring import DriftOptions, Measuring
+from sardonyx.diff.quantities import Pairs, pairs_of
+from sardonyx.diff.segments import Wiring
+from sardonyx.errors import UsageError
+from sardonyx.measure import Samples
+
+_DEFAULTS = DriftOptions()
+
+
+def drift(
+    before: ir.Model, after: ir.Model, matching: Matching, samples: Samples, options: DriftOptions = _DEFAULTS
+) -> Drift:
+    """Runs two models on the same samples and compares every matched value.
+
+    Each value is compared twice: as both models compute it from the samples, and as the second model's nodes compute it
+    when they are given the first model's values. The second error is the one that these nodes make; the first holds all
+    errors before them as well. Both run without the runtime's graph optimizations, one loaded at a time. What is in the
+    body of an If, Loop or Scan is compared at the outputs of that node.
+
+    Args:
+        before: The first model, with shapes.
+        after: The second model, with shapes.
+        matching: Which values of their main graphs carry the same quantity.
+        samples: Feeds of the first model; shapes may vary.
+        options: How.
+
+    Raises:
+        UsageError: If the second model has an input that the first one lacks.
+        DataError: If there are no samples, or one does not fit.
+        BackendError: If the runtime refuses one of the models.
+    """
+    comparison = Comparison.of(before, after, matching)
+    return comparison.drift(samples, options)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models and the places where they are compared.
+
+    Attributes:
+        before: The first model.
+        after: The second model.
+        inputs: Name of the second model's input by that of the first's.
+        wiring: Of both main graphs.
+        pairs: Values that carry the same quantity.
+        plan: The places.
+    """
+
+    before: ir.Model
+    after: ir.Model
+    inputs: Mapping[str, str]
+    wiring: tuple[Wiring, Wiring]
+    pairs: Pairs
+    plan: Plan
+
+    @classmethod
+    def of(cls, before: ir.Model, after: ir.Model, matching: Matching) -> Self:
+        """Finds the places.
+
+        Raises:
+            UsageError: If the second model has an input that the first one lacks.
+        """
+        wiring = Wiring(before.graph), Wiring(after.graph)
+        inputs = input_names(before, after, matching)
+        values = {
+            wiring[0].values[old]: wiring[1].values[new]
+            for old, new in {**matching.values, **inputs}.items()
+            if old in wiring[0].values and new in wiring[1].values
+        }
+        pairs = pairs_of(before.graph, after.graph, values)
+        return cls(before, after, inputs, wiring, pairs, Planner(*wiring, pairs).plan())
+
+    def drift(self, samples: Samples, options: DriftOptions = _DEFAULTS) -> Drift:
+        """Does what the function `drift` does."""
+        measuring = Measuring(self.before, self.after, self.inputs, options)
+        measured, count = measuring.measure(self.plan.checkpoints, samples)
+        return Judge(self.plan, measured, self.wiring).verdict(count, samples.what)
+
+
+def input_names(before: ir.Model, after: ir.Model, matching: Matching) -> dict[str, str]:
+    """Returns the name of the second model's input by that of the first's.
+
+    Raises:
+        UsageError: If the second model has an input that corresponds to none of the first.
+    """
+    names = [value.name or "" for value in before.graph.inputs if not value.is_initializer()]
+    wanted = [value.name or "" for value in after.graph.inputs if not value.is_initializer()]
+    by_name = {name: matching.values.get(name, name) for name in names}
+    missing = sorted(set(wanted) - set(by_name.values()))
+    if missing and len(names) == len(wanted):
+        return dict(zip(names, wanted, strict=True))
+    if missing:
+        raise UsageError(
+            f"The second model has an input {missing[0]!r} that corresponds to none of the first.",
+            remedy="Compare models with the same inputs.",
+        )
+    return by_name

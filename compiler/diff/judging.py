@@ -1,0 +1,124 @@
+"""From measured errors to a verdict: which places part, and which is the first."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from sardonyx import ir
+from sardonyx.diff.checkpoints import Checkpoint, ConstantPair, Noise, Plan
+from sardonyx.diff.drift_schema import Drift, Error, Place
+from sardonyx.diff.expectation import constant_bounds, mixed_error, rounding_error, step_error
+from sardonyx.diff.matching import NodeRef
+from sardonyx.diff.measuring import Measured
+from sardonyx.diff.quantities import is_dequantize
+from sardonyx.diff.schema import NodeEntry
+from sardonyx.diff.segments import Wiring
+from sardonyx.measure import ErrorAccumulator
+
+_JUMP = 10.0
+"""Growth of the error over that of what a value is computed from, which counts where no local error is known."""
+
+
+class Judge:
+    """Turns what was measured into places.
+
+    Args:
+        plan: The places of comparison.
+        measured: What was measured, by the name of the second model's value.
+        wiring: Of both main graphs.
+    """
+
+    def __init__(self, plan: Plan, measured: Mapping[str, Measured], wiring: tuple[Wiring, Wiring]) -> None:
+        self._plan, self._measured = plan, measured
+        self._before, self._after = wiring
+        self._totals = {p.after: Error.of(measured[p.after].total.result()[0]) for p in plan.checkpoints}
+        self._locals = {p.after: self._local(p) for p in plan.checkpoints}
+        mixed = (self._locals[p.after] for p in plan.checkpoints if p.noise is Noise.MIXED)
+        self._mixed = mixed_error([e.relative for e in mixed if e is not None and e.relative is not None])
+
+    def verdict(self, samples: int, what: str) -> Drift:
+        """Returns the drift over a number of samples from some source."""
+        placed = [(self._position(p), self._place(p)) for p in self._plan.checkpoints if self._comparable(p)]
+        placed += [(self._after.index(pair.reader_after) - 0.5, self._constant(pair)) for pair in self._plan.constants]
+        places = tuple(place for _, place in sorted(placed, key=lambda item: item[0]))
+        first = next((index for index, place in enumerate(places) if place.parts), None)
+        skipped = {p.before: self._totals[p.after].reason for p in self._plan.checkpoints if not self._comparable(p)}
+        return Drift(samples=samples, what=what, places=places, first=first, not_compared=skipped)
+
+    def _comparable(self, point: Checkpoint) -> bool:
+        error = self._totals[point.after]
+        return not error.reason or bool(error.nonfinite)
+
+    def _position(self, point: Checkpoint) -> float:
+        return float(self._after.position(self._after.values[point.after]))
+
+    def _local(self, point: Checkpoint) -> Error | None:
+        measured = self._measured[point.after]
+        (error,) = measured.local.result()
+        return None if measured.failed or not error.samples else Error.of(error)
+
+    def _place(self, point: Checkpoint) -> Place:
+        total, local = self._totals[point.after], self._locals[point.after]
+        allowed = self._allowed(point)
+        earlier = [e.relative for e in (self._totals.get(name) for name in point.after_reads) if e is not None]
+        source = max((r for r in earlier if r is not None), default=0.0)
+        amplification = total.relative / source if total.relative is not None and source else None
+        error, bound = (local, allowed) if local is not None else (total, max(_JUMP * source, allowed))
+        return Place(
+            kind="value",
+            before=point.before,
+            after=point.after,
+            before_nodes=_entries(point.before_nodes, self._before),
+            after_nodes=_entries(point.after_nodes, self._after),
+            total=total,
+            local=local,
+            amplification=amplification,
+            noise=point.noise,
+            allowed=allowed,
+            parts=_exceeds(error, bound),
+            why=self._measured[point.after].failed or error.reason,
+        )
+
+    def _allowed(self, point: Checkpoint) -> float:
+        if point.noise is Noise.MIXED:
+            return self._mixed
+        if point.quantizer is not None:
+            return step_error(point.quantizer, self._measured[point.after].extent)
+        return rounding_error(point.dtypes)
+
+    def _constant(self, pair: ConstantPair) -> Place:
+        old, new = ir.read_array(pair.before_tensor), ir.read_array(pair.after_tensor)
+        errors = ErrorAccumulator([pair.after.name or ""])
+        errors.update([old], [new])
+        error = Error.of(errors.result()[0])
+        restorer = pair.after.producer()
+        rms = float(np.sqrt(np.mean(np.square(old, dtype=np.float64)))) if old.size else 0.0
+        bound, largest = constant_bounds(restorer if is_dequantize(restorer) else None, rms, pair.before.dtype)
+        nodes = [node for node in (restorer, pair.reader_after) if node is not None]
+        far = error.max_abs > largest
+        return Place(
+            kind="constant",
+            before=pair.before.name or "",
+            after=pair.after.name or "",
+            before_nodes=_entries([pair.reader_before], self._before),
+            after_nodes=_entries(nodes, self._after),
+            total=error,
+            local=error,
+            amplification=None,
+            noise=Noise.STEP if is_dequantize(restorer) else Noise.ROUNDING,
+            allowed=bound,
+            parts=_exceeds(error, bound) or far,
+            why=f"an element is {error.max_abs:.3g} off, more than {largest:.3g}" if far else error.reason,
+        )
+
+
+def _exceeds(error: Error, bound: float) -> bool:
+    if error.nonfinite:
+        return True
+    return not error.equal and (error.relative is None or error.relative > bound)
+
+
+def _entries(nodes: Iterable[ir.Node], wiring: Wiring) -> tuple[NodeEntry, ...]:
+    return tuple(
+        NodeEntry.of(NodeRef((), node.name or "", node.op_type, node.domain, wiring.index(node))) for node in nodes
+    )

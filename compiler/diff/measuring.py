@@ -1,0 +1,175 @@
+"""Runs two models on the same samples, piece by piece, and accumulates the errors of their values."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sardonyx import ir
+from sardonyx.diff.checkpoints import Checkpoint
+from sardonyx.diff.expectation import Extent
+from sardonyx.diff.segments import cut_model
+from sardonyx.errors import BackendError, DataError
+from sardonyx.measure import Array, ErrorAccumulator, Feed, Samples, Session, SessionOptions
+from sardonyx.passes.quantization.calibration.taps import group_values
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class DriftOptions:
+    """How models are compared.
+
+    Attributes:
+        threads: Threads of the runtime within an operator.
+        budget_bytes: Bytes of intermediate values held at a time; one sample's largest value may be more.
+        progress: Called with the places done, their number, and what is going on.
+    """
+
+    threads: int = 1
+    budget_bytes: int = 256 << 20
+    progress: Progress | None = None
+
+
+@dataclass
+class Measured:
+    """What is known of a checkpoint so far."""
+
+    total: ErrorAccumulator
+    local: ErrorAccumulator
+    extent: Extent = field(default_factory=Extent)
+    failed: str = ""
+
+
+class Measuring:
+    """Measures the errors of one pair of models.
+
+    Args:
+        before: The first model.
+        after: The second model.
+        inputs: Name of the second model's input by that of the first's.
+        options: How.
+    """
+
+    def __init__(self, before: ir.Model, after: ir.Model, inputs: Mapping[str, str], options: DriftOptions) -> None:
+        self._before, self._after = before, after
+        self._options = options
+        self._inputs = inputs
+
+    def measure(self, points: Sequence[Checkpoint], samples: Samples) -> tuple[dict[str, Measured], int]:
+        """Returns what was measured by the name of the second model's value, and the number of samples."""
+        measured = {p.after: Measured(ErrorAccumulator([p.after]), ErrorAccumulator([p.after])) for p in points}
+        first = next(iter(samples), None)
+        if first is None:
+            raise DataError(f"{samples.what}: there are no samples.", remedy="Provide at least one.")
+        names = list(dict.fromkeys(p.before for p in points))
+        count = done = 0
+        for group in group_values(self._before, names, first, self._options.budget_bytes):
+            wanted = frozenset(group)
+            chunk = [p for p in points if p.before in wanted]
+            count = self._chunk(chunk, samples, measured)
+            done += len(chunk)
+            if self._options.progress is not None:
+                self._options.progress(done, len(points), "drift")
+        return measured, count or samples.count()
+
+    def _chunk(self, chunk: Sequence[Checkpoint], samples: Samples, measured: Mapping[str, Measured]) -> int:
+        outputs = list(dict.fromkeys(p.after for p in chunk))
+        count = 0
+        for batch in self._batches(chunk, samples):
+            count += len(batch)
+            part, _ = cut_model(self._after, outputs)
+            with opened_part(part, self._options) as session:
+                for feed, known in batch:
+                    given = {self._inputs.get(name, name): array for name, array in feed.items()}
+                    arrays = session.run(fitting(session, given), outputs)
+                    for point, array in zip(chunk, arrays, strict=True):
+                        compare_arrays(measured[point.after].total, known[point.before], array)
+                        if point.quantizer is not None:
+                            measured[point.after].extent.update(known[point.before])
+            self._local(chunk, [known for _, known in batch], measured)
+        return count
+
+    def _batches(
+        self, chunk: Sequence[Checkpoint], samples: Samples
+    ) -> Iterator[list[tuple[Feed, Mapping[str, Array]]]]:
+        """Yields as many samples as fit, with the first model's values that a chunk needs."""
+        inputs = {value.name for value in self._before.graph.inputs}
+        needed = dict.fromkeys(name for p in chunk for name in (p.before, *p.before_reads))
+        taps = [name for name in needed if name not in inputs]
+        part, _ = cut_model(self._before, taps)
+        feeds = iter(samples)
+        while True:
+            batch: list[tuple[Feed, Mapping[str, Array]]] = []
+            used = 0
+            with opened_part(part, self._options) as session:
+                for feed in feeds:
+                    arrays = session.run(fitting(session, feed), taps)
+                    batch.append((feed, {**feed, **dict(zip(taps, arrays, strict=True))}))
+                    used += sum(array.nbytes for array in arrays)
+                    if used >= self._options.budget_bytes:
+                        break
+            if not batch:
+                return
+            yield batch
+
+    def _local(
+        self, chunk: Sequence[Checkpoint], batch: Sequence[Mapping[str, Array]], measured: Mapping[str, Measured]
+    ) -> None:
+        """Runs the second model's nodes on the first model's values; what the runtime refuses is narrowed down."""
+        outputs = list(dict.fromkeys(p.after for p in chunk))
+        reads = {after: before for p in chunk for after, before in zip(p.after_reads, p.before_reads, strict=True)}
+        replaced = {(r.node, r.input): r for p in chunk for r in p.replacements}
+        part, names = cut_model(self._after, outputs, list(reads), list(replaced.values()))
+        done = 0
+        try:
+            with opened_part(part, self._options) as session:
+                for known in batch:
+                    feed = {inner: known[reads[name]] for name, inner in names.items() if name in reads}
+                    for point, array in zip(chunk, session.run(feed, outputs), strict=True):
+                        compare_arrays(measured[point.after].local, known[point.before], array)
+                    done += 1
+        except (BackendError, DataError) as error:
+            if len(chunk) == 1:
+                measured[chunk[0].after].failed = error.message
+                return
+            middle = len(chunk) // 2
+            for half in (chunk[:middle], chunk[middle:]):
+                self._local(half, batch[done:], measured)
+
+
+@contextmanager
+def opened_part(part: ir.Model, options: DriftOptions) -> Iterator[Session]:
+    """Yields a part of a model, loaded as it is written; its file goes when the session has ended.
+
+    Raises:
+        BackendError: If the runtime refuses it.
+    """
+    settings = SessionOptions(threads=options.threads, optimization="disabled", arena=False)
+    with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
+        path = Path(folder) / "part.onnx"
+        ir.save(part, path, external_data=True)
+        with Session(path, options=settings) as session:
+            yield session
+
+
+def fitting(session: Session, feed: Feed) -> Feed:
+    """Returns what of a feed a part of its model takes."""
+    return {spec.name: feed[spec.name] for spec in session.inputs}
+
+
+def compare_arrays(errors: ErrorAccumulator, reference: Array, candidate: Array) -> None:
+    """Compares in the wider type: what was matched is one quantity, in whatever type it travels."""
+    if reference.dtype != candidate.dtype and {reference.dtype.kind, candidate.dtype.kind} <= set("fiub"):
+        common = np.promote_types(reference.dtype, candidate.dtype)
+        reference, candidate = reference.astype(common), candidate.astype(common)
+    if reference.shape != candidate.shape and _squeezed(reference) == _squeezed(candidate):
+        candidate = candidate.reshape(reference.shape)
+    errors.update([reference], [candidate])
+
+
+def _squeezed(array: Array) -> tuple[int, ...]:
+    return tuple(size for size in array.shape if size != 1)
