@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 OPTIMIZE = (
-    "cleanup, fold-constants, choose-branches, unroll-loops, fold-constants, sink-transposes, raise-opset, fuse, cleanup"
+    "cleanup, fold-constants, choose-branches, unroll-loops, fold-constants, "
+    "sink-transposes, raise-opset, fuse, cleanup"
 )
 """The exact part of the default pipeline."""
 

@@ -48,7 +48,7 @@ class RaiseOpset(Pass):
         return PassResult(model, False, {}, tuple(refusals))
 
     def _wanted(self, model: ir.Model, context: PassContext) -> list[tuple[int, tuple[str, ...]]]:
-        """Lists later opsets in which rules apply that do not yet, newest first, each with the nodes that they end at."""
+        """Lists later opsets in which more rules apply, newest first, each with the nodes at which they do."""
         own = model.opset_imports.get("", ir.newest_opset())
         known = None if context.capabilities is None else context.capabilities.newest_opset
         newest = self.newest if known is None else min(self.newest, known)
