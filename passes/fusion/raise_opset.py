@@ -39,7 +39,7 @@ class RaiseOpset(Pass):
     @ir.paused_gc()
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Raises the opset to that of the newest operator that fits; failing that, to those of older ones."""
-        refusals = []
+        refusals: list[Refusal] = []
         for opset, nodes in self._wanted(model, context):
             reason = ir.ensure_opset(model, opset)
             if reason is None:
