@@ -85,7 +85,7 @@ def default_scheme(index: int) -> Callable[[ir.Model], str]:
     """Returns what picks the index-th scheme that is tried by default on a model of that kind."""
 
     def pipeline(model: ir.Model) -> str:
-        schemes = default_schemes(model, samples=True)
+        schemes = default_schemes(model, backend(Recipe().target).capabilities(describe_machine()), samples=True)
         if index >= len(schemes):
             raise NotForThisModel
         return schemes[index].pipeline
