@@ -10,7 +10,7 @@ THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .DEFAULT_GOAL := test
 
 # The strict editable install links files one by one, so a new or renamed module needs a new install.
-.venv/installed: pyproject.toml setup.py constraints.txt tools/install.sh $(shell find $(FOLDERS) -type d -not -name __pycache__) $(wildcard models/data/*)
+.venv/installed: pyproject.toml setup.py constraints.txt tools/install.sh $(shell find $(FOLDERS) -type d -not -name __pycache__) $(wildcard models/data/* compiler/report/templates/*)
 	bash tools/install.sh "$(PYTHON)"
 	touch $@
 

@@ -19,5 +19,9 @@ packages = [
 setup(
     packages=[*packages, "sardonyx.models.data"],
     package_dir=ROOTS,
-    package_data={"sardonyx": ["py.typed"], "sardonyx.models.data": ["*"]},
+    package_data={
+        "sardonyx": ["py.typed"],
+        "sardonyx.models.data": ["*"],
+        "sardonyx.report": ["templates/*"],
+    },
 )

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 HELP = """Compile a model for a target: optimize, quantize, judge, and write what may be deployed.
 
-Writes OUT/model.onnx and OUT/record.json; for TensorRT OUT/model.trt.onnx and the engine built of it. Exits with 1
-when the budget or --require-int8 could not be met, or the builder failed; the best safe model is written all the
-same."""
+Writes OUT/model.onnx, OUT/record.json and OUT/report.html; for TensorRT OUT/model.trt.onnx and the engine built of it.
+Exits with 1 when the budget or --require-int8 could not be met, or the builder failed; the best safe model is written
+all the same."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
 Metric = Annotated[
@@ -44,6 +44,7 @@ OptionalThreads = Annotated[
 OptionalScheme = Annotated[
     str | None, typer.Option("--scheme", "-s", help="Scheme of quantization; `sardonyx quantize --list-schemes`.")
 ]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Do not write OUT/report.html.")]
 Sm = Annotated[
     str | None,
     typer.Option(
@@ -94,6 +95,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     scheme: OptionalScheme = None,
     exclude: Exclude = None,
     include: Include = None,
+    no_report: NoReport = False,
     fallback: Fallback = None,
     sm: Sm = None,
     shape: Shape = None,
@@ -115,6 +117,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
         "fallback": fallback,
         "exclude": exclude,
         "include": include,
+        "report": False if no_report else None,
     }
     target_options = {
         "sm": None if sm is None else tuple(sm.split(",")),
@@ -179,6 +182,8 @@ def _print(result: "CompileResult", output: Path, *, quiet: bool) -> None:
         say(line)
     say(f"  written    {result.path}")
     say(f"  record     {output / 'record.json'}")
+    if (output / "report.html").is_file():
+        say(f"  report     {output / 'report.html'}")
 
 
 def summary_lines(record: "CompileRecord") -> list[str]:

@@ -9,7 +9,9 @@ from sardonyx.cli.console import say, say_json, say_lines
 from sardonyx.cli.options import Data, Json, Model, Quiet
 
 if TYPE_CHECKING:
-    from sardonyx.diff import Diff
+    from sardonyx.diff import Diff, Matching
+    from sardonyx.diff.drift_schema import Drift
+    from sardonyx.diff.timing import Times
     from sardonyx.ir import Model as Graph
 
 HELP = """Say what differs between two models, although nodes were renamed, reordered, fused or quantized.
@@ -29,6 +31,7 @@ Summary = Annotated[bool, typer.Option("--summary", help="The summary alone, wit
 NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Do not believe what a compile noted in the nodes that it made.")
 ]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the diff as a page.")]
 Names = Annotated[bool, typer.Option("--names", help="End each line with the name of its node.")]
 
 
@@ -39,6 +42,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     summary: Summary = False,
     no_provenance: NoProvenance = False,
     data: Data = None,
+    html: Html = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -51,6 +55,8 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     matching = match(before, after, provenance=not no_provenance)
     diff = compare(before, after, matching)
     run = None if data is None else measured((a, b), (before, after), matching, data, quiet=quiet or json)
+    if html is not None:
+        _write_page((before, after), (matching, diff), (str(a), str(b)), run, html)
     if json:
         document = diff if run is None else MeasuredDiff(**dict(diff), drift=run[0], times=run[1])
         say_json(document.model_dump(mode="json"))
@@ -60,6 +66,20 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
             print_drift(run[0])
             print_times(run[1])
     raise typer.Exit(SAME if diff.same else DIFFERENT)
+
+
+def _write_page(
+    models: "tuple[Graph, Graph]",
+    found: "tuple[Matching, Diff]",
+    titles: tuple[str, str],
+    run: "tuple[Drift, Times] | None",
+    path: Path,
+) -> None:
+    from sardonyx.report import Comparison, diff_report, drift_section, times_section, write
+
+    compared = Comparison(*models, *found, titles)
+    sections = () if run is None else (drift_section(run[0]), times_section(run[1], titles))
+    write(diff_report(compared, " and ".join(titles), sections), path)
 
 
 def _print(

@@ -1,26 +1,50 @@
 """`sardonyx inspect`: what is in a model, what it costs, what the target would do with it."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from sardonyx.cli.console import say, say_json
 from sardonyx.cli.options import Json, Model, Target
+from sardonyx.errors import UsageError
 
 if TYPE_CHECKING:
     from sardonyx.driver.inspection import Inspection
 
-HELP = """Show a model's operators, parameters, MACs, inputs and outputs, and what the target would run as integers."""
+HELP = """Show a model's operators, parameters, MACs, memory, inputs and outputs, and what the target would run as
+integers."""
+
+Dim = Annotated[
+    list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension. May be repeated.")
+]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the inspection as a page.")]
 
 
-def command(model: Model, target: Target = "onnxruntime", json: Json = False) -> None:
+def command(
+    model: Model, target: Target = "onnxruntime", dim: Dim = None, html: Html = None, json: Json = False
+) -> None:
     """Prints the inspection."""
     from sardonyx.driver.inspection import inspect_model
 
-    found = inspect_model(model, target)
+    found, loaded = inspect_model(model, target, dict(map(_size, dim or ())))
+    if html is not None:
+        from sardonyx.driver.inspection_report import inspection_report
+        from sardonyx.report import write
+
+        write(inspection_report(found, loaded), html)
     if json:
         say_json(asdict(found))
     else:
         _print(found)
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, size = text.partition("=")
+    if not name or not size.isdecimal() or int(size) < 1:
+        raise UsageError(f"{text!r} is not the size of a dimension.", remedy="Write it as --dim batch=8.")
+    return name, int(size)
 
 
 def _print(found: "Inspection") -> None:
@@ -30,7 +54,13 @@ def _print(found: "Inspection") -> None:
     say(f"  inputs     {'; '.join(found.inputs)}")
     say(f"  outputs    {'; '.join(found.outputs)}")
     unknown = f" and {found.unknown_macs} nodes of unknown shape" if found.unknown_macs else ""
-    say(f"  MACs       {found.macs:,}{unknown} (symbolic dimensions at 1)")
+    say(f"  MACs       {found.macs:,}{unknown} ({found.assumption})")
+    left_out = f", {found.unknown_values} values of unknown shape left out" if found.unknown_values else ""
+    where = found.peak_node or "the inputs"
+    say(f"  memory     {found.peak_bytes:,} bytes of activations at most, at {where}{left_out}")
+    say(f"  types      {', '.join(f'{dtype} {n}' for dtype, n in found.dtypes.items())}")
+    if found.dynamic_axes:
+        say(f"  dynamic    {', '.join(found.dynamic_axes)}")
     say(f"  operators  {', '.join(f'{op} {n}' for op, n in sorted(found.operators.items()))}")
     for repair in found.repairs:
         say(f"  repaired   {repair}")

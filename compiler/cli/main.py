@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sardonyx._version import __version__
-from sardonyx.cli import bench, compile_, diff, explain, inspect, listing, optimize, quantize, verify
+from sardonyx.cli import bench, compile_, diff, explain, inspect, listing, optimize, quantize, report, verify
 from sardonyx.cli.console import TOOL_FAILED
 from sardonyx.errors import SardonyxError
 
@@ -31,6 +31,7 @@ app.command("diff", help=diff.HELP)(diff.command)
 app.command("text", help=diff.TEXT_HELP)(diff.text)
 app.command("bench", help=bench.HELP)(bench.command)
 app.command("explain", help=explain.HELP)(explain.command)
+app.command("report", help=report.HELP)(report.command)
 app.command("passes", help=listing.PASSES_HELP)(listing.passes)
 app.command("targets", help=listing.TARGETS_HELP)(listing.targets)
 

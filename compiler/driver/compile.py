@@ -24,8 +24,9 @@ from sardonyx.driver.choice import (
 from sardonyx.driver.engine import note_engine, take_along
 from sardonyx.driver.give_back import Quantizer, Variant
 from sardonyx.driver.judge import AGREEMENT, Judge
-from sardonyx.driver.output import replaced_folder, require_writable
+from sardonyx.driver.output import file_entry, replaced_folder, require_writable
 from sardonyx.driver.repair import Repair
+from sardonyx.driver.reporting import ReportSource, try_report, write_report
 from sardonyx.errors import BackendError, DataError
 from sardonyx.measure import (
     Feed,
@@ -54,7 +55,7 @@ from sardonyx.pipeline import (
     with_half_precision,
     with_selection,
 )
-from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME
+from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME, REPORT_NAME
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,22 @@ class CompileResult:
         model: The chosen model.
         record: What was done, measured and decided.
         path: The written model, or the engine built of it; None where no output folder was given.
+        source: What `report` makes the page of.
     """
 
     model: ir.Model
     record: CompileRecord
     path: Path | None = None
+    source: ReportSource | None = field(default=None, repr=False, compare=False)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the page of this compile to a file and returns its path.
+
+        Raises:
+            SaveError: If it cannot be written.
+        """
+        source = self.source or ReportSource(self.model, self.model)
+        return write_report(self.record, source, Path(path))
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ class _Compiler:
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
         self.quantizers: dict[str, Quantizer] = {}
+        self.judged_on: Samples | None = None
 
     def run(self) -> CompileResult:
         self._load()
@@ -322,13 +335,14 @@ class _Compiler:
         if self.metric is not None:
             self.job.progress(0, None, "evaluate the original")
         synthetic = self._synthetic(original) if split is None else None
+        self.judged_on = synthetic if split is None else split.held_out
         return Judge(
             backend=self.backend,
             original=original,
             metric=self.metric,
             metric_name=_metric_name(self.job.metric),
             original_metric=1.0 if self.metric is None else self.metric(original.run),
-            held_out=synthetic if split is None else split.held_out,
+            held_out=self.judged_on,
             from_user=split is not None,
             feed=self._timed_feed(synthetic if split is None else split.calibration),
             recipe=self.recipe,
@@ -366,8 +380,9 @@ class _Compiler:
 
     def _finish(self, *, proven: bool = True) -> CompileResult:
         model = self.models[self.record.chosen]
+        source = ReportSource(self.models[ORIGINAL], model, self.judged_on, self.job.progress)
         if self.output is None:
-            return CompileResult(model, self.record)
+            return CompileResult(model, self.record, None, source)
         self.job.progress(0, None, "write")
         with replaced_folder(self.output) as folder:
             written = self.backend.emit(model, folder, check=proven)
@@ -377,15 +392,13 @@ class _Compiler:
             if plan is not None:
                 plan["model"] = ir.digest(self.models[OPTIMIZED])
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-            self.record.outputs = [
-                FileEntry(path=file.name, sha256=ir.file_sha256(file), nbytes=file.stat().st_size)
-                for file in sorted(folder.iterdir())
-            ]
+            self.record.outputs = [file_entry(file) for file in sorted(folder.iterdir())]
+            if self.recipe.report:
+                try_report(self.record, source, folder / REPORT_NAME)
             self.record.write(folder / RECORD_NAME)
         engine = self.record.engine
-        return CompileResult(
-            model, self.record, self.output / (engine.file if engine and engine.built else written.name)
-        )
+        path = self.output / (engine.file if engine and engine.built else written.name)
+        return CompileResult(model, self.record, path, source)
 
 
 def _is_met(engine: EngineReport | None) -> bool:

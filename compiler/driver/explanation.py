@@ -9,6 +9,7 @@ from typing import Any
 from sardonyx import ir
 from sardonyx.backends import backend
 from sardonyx.capabilities import Capabilities
+from sardonyx.driver.output import original_file
 from sardonyx.errors import UsageError
 from sardonyx.measure import describe_machine
 from sardonyx.passes.fusion.attention.fuse import CHOICE, admitted
@@ -88,12 +89,7 @@ def _original(source: Path) -> tuple[Path, Recipe]:
     if not record_path.is_file():
         raise UsageError(f"{source} holds no {RECORD_NAME}.", remedy="Name a model file or a compile's output folder.")
     record = CompileRecord.read(record_path)
-    if record.source.path is None:
-        raise UsageError(f"{source} was not compiled from a file.", remedy="Name the original model's file.")
-    path = Path(record.source.path)
-    if path.is_file() and ir.file_sha256(path) != record.source.sha256:
-        raise UsageError(f"{path} has changed since {source} was compiled from it.", remedy="Compile it again.")
-    return path, record.recipe
+    return original_file(record, source), record.recipe
 
 
 def _find(model: ir.Model, name: str) -> ir.Node | None:

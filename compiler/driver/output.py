@@ -9,15 +9,32 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from sardonyx import ir
 from sardonyx.backends import backends
-from sardonyx.errors import SaveError
-from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME
+from sardonyx.errors import SaveError, UsageError
+from sardonyx.pipeline import CompileRecord, FileEntry
+from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME, REPORT_NAME
 
 
 def _is_ours(name: str) -> bool:
     """Whether a compile, for whichever target, writes a file of that name."""
-    patterns = (RECORD_NAME, PLAN_NAME, *(pattern for each in backends().values() for pattern in each.files))
+    own = (RECORD_NAME, PLAN_NAME, REPORT_NAME)
+    patterns = (*own, *(pattern for each in backends().values() for pattern in each.files))
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def original_file(record: CompileRecord, folder: Path) -> Path:
+    """Returns the file that an output folder was compiled from.
+
+    Raises:
+        UsageError: If it was not compiled from a file, or the file has changed since.
+    """
+    if record.source.path is None:
+        raise UsageError(f"{folder} was not compiled from a file.", remedy="Name the original model's file.")
+    path = Path(record.source.path)
+    if path.is_file() and ir.file_sha256(path) != record.source.sha256:
+        raise UsageError(f"{path} has changed since {folder} was compiled from it.", remedy="Compile it again.")
+    return path
 
 
 def require_writable(folder: Path, source: Path | None) -> None:
@@ -60,6 +77,11 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             _swap(fresh, real, folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def file_entry(file: Path) -> FileEntry:
+    """Returns what the record says of a file in the output folder."""
+    return FileEntry(path=file.name, sha256=ir.file_sha256(file), nbytes=file.stat().st_size)
 
 
 def _real(folder: Path) -> Path:

@@ -62,6 +62,7 @@ from sardonyx.ir.graphs import (
     with_subgraphs,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
+from sardonyx.ir.liveness import Peak, describe_type, peak_activations, set_dims, value_bytes
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
 from sardonyx.ir.opset import ensure_opset
@@ -106,6 +107,7 @@ __all__ = [
     "NodeTypes",
     "PassBase",
     "PassResult",
+    "Peak",
     "RefAttr",
     "Repair",
     "SavedModel",
@@ -129,6 +131,7 @@ __all__ = [
     "constant_tensor",
     "convenience",
     "default_attributes",
+    "describe_type",
     "digest",
     "ensure_opset",
     "ensure_shapes",
@@ -152,6 +155,7 @@ __all__ = [
     "num_nodes",
     "operator_counts",
     "paused_gc",
+    "peak_activations",
     "read_array",
     "read_bytes",
     "read_chunks",
@@ -161,12 +165,14 @@ __all__ = [
     "require_valid",
     "save",
     "serialize",
+    "set_dims",
     "shapes_kept",
     "structure",
     "tensor",
     "to_proto",
     "to_text",
     "val",
+    "value_bytes",
     "verify",
     "with_subgraphs",
 ]

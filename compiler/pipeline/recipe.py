@@ -41,6 +41,7 @@ class Recipe(BaseModel):
         timing_seconds: Wall time of each paired timing, in seconds.
         give_back_seconds: Wall time for measuring which regions of a quantized model cost the most accuracy.
         opset: The standard opset to which models too old for per-channel Q/DQ are raised.
+        report: Whether to write the page that a person reads.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +59,7 @@ class Recipe(BaseModel):
     timing_seconds: float = Field(3.0, gt=0)
     give_back_seconds: float = Field(60.0, ge=0)
     opset: int = Field(17, ge=13)
+    report: bool = True
 
     @classmethod
     def from_data(cls, data: Any, *, where: str = "The recipe") -> Self:

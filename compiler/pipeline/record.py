@@ -17,6 +17,7 @@ from sardonyx.pipeline.recipe import Recipe
 RECORD_VERSION: Final = 1
 RECORD_NAME = "record.json"
 PLAN_NAME = "plan.json"
+REPORT_NAME = "report.html"
 
 
 class _Part(BaseModel):

@@ -105,7 +105,7 @@ class _WeightChooser:
         scales: Mapping[str, float],
         reaches: Mapping[str, npt.NDArray[np.float64]],
     ) -> None:
-        self.initializers = _constants(graph)
+        self.initializers = constants(graph)
         self.dtype = capabilities.weight_dtype
         self.integers = integer_range(self.dtype, narrow=True, reduce_range=capabilities.reduce_range)
         self.activation_scales = scales
@@ -181,6 +181,7 @@ def _extremes(
     return np.asarray(low), np.asarray(high)
 
 
-def _constants(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
+def constants(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
+    """Returns the constants of a graph and of all bodies in it by name."""
     tensors = {name: ir.constant_tensor(value) for name, value in named_values(graph).items()}
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}

@@ -5,10 +5,19 @@ from dataclasses import dataclass, field
 
 from sardonyx import ir
 from sardonyx.passes.base import PassContext
-from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrate
+from sardonyx.passes.quantization.calibration import (
+    CalibrationOptions,
+    CalibrationResult,
+    Histogram,
+    ObservedRange,
+    calibrate,
+)
+from sardonyx.passes.quantization.distribution import Distribution
 from sardonyx.passes.quantization.scheme import Scheme
 
 KEY = "sardonyx.ranges"
+REMEMBERED_BINS = 2048
+"""Bins of the histograms that are remembered, of equal width: enough to tell what a range costs."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class _Remembered:
 
     parts: tuple[object, ...]
     ranges: dict[str, ObservedRange] = field(default_factory=dict)
+    distributions: dict[str, Distribution] = field(default_factory=dict)
     samples: int = 0
 
 
@@ -52,15 +62,35 @@ def observed_ranges(
         PassError: If there is something to observe and the context has no samples.
         DataError: If there are zero samples, or they do not fit the model.
     """
-    structure, parts = model_structure(model)
-    method = (request.calibrator, str(request.scheme), request.percentile)
-    known: _Remembered = context.memory.setdefault((KEY, method, structure), _Remembered(parts))
+    known = _remembered(model, request, context)
     missing = [name for name in values if name not in known.ranges]
     if missing:
         result = calibrate(model, missing, [request.calibrator], context, request.options)
         known.ranges |= result.ranges(request.calibrator, request.scheme, request.percentile)
+        known.distributions |= _distributions(result)
         known.samples = result.samples
     return {name: known.ranges[name] for name in values}, known.samples
+
+
+def observed_distributions(model: ir.Model, request: RangeRequest, context: PassContext) -> Mapping[str, Distribution]:
+    """Returns the distributions of values whose ranges were observed, where the calibrator looks at distributions."""
+    return _remembered(model, request, context).distributions
+
+
+def _remembered(model: ir.Model, request: RangeRequest, context: PassContext) -> _Remembered:
+    structure, parts = model_structure(model)
+    method = (request.calibrator, str(request.scheme), request.percentile)
+    known: _Remembered = context.memory.setdefault((KEY, method, structure), _Remembered(parts))
+    return known
+
+
+def _distributions(result: CalibrationResult) -> dict[str, Distribution]:
+    return {
+        name: observer.distribution().rebinned(REMEMBERED_BINS)
+        for name, observers in result.observers.items()
+        for observer in observers.values()
+        if isinstance(observer, Histogram) and observer.range().finite
+    }
 
 
 def model_structure(model: ir.Model) -> tuple[tuple[object, ...], tuple[object, ...]]:

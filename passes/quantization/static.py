@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities, Role
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrator
-from sardonyx.passes.quantization.choose import choose
+from sardonyx.passes.quantization.choose import choose, constants
+from sardonyx.passes.quantization.distribution import Distribution
+from sardonyx.passes.quantization.evidence import EVIDENCE, rounding_evidence
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
@@ -18,7 +21,7 @@ from sardonyx.passes.quantization.methods.refine import Refined, Refiner, weight
 from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
-from sardonyx.passes.quantization.ranges import RangeRequest, observed_ranges
+from sardonyx.passes.quantization.ranges import RangeRequest, observed_distributions, observed_ranges
 from sardonyx.passes.quantization.scheme import Scheme
 from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values, restore_names
 from sardonyx.passes.quantization.selection import kept_float
@@ -29,10 +32,20 @@ ACTIVATIONS: Mapping[str, ir.DataType] = {"uint8": ir.DataType.UINT8, "int8": ir
 
 @dataclass(frozen=True)
 class _Observed:
-    """Ranges by value name, and the number of samples they come from."""
+    """Ranges and distributions by value name, and the number of samples they come from."""
 
     ranges: Mapping[str, ObservedRange]
+    distributions: Mapping[str, Distribution]
     samples: int
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A plan, what refining did to the float model for it, and what its rounding costs."""
+
+    plan: QuantPlan
+    refined: Refined
+    evidence: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,8 @@ class QuantizeStatic(Pass):
             DataError: If the samples do not fit the model.
         """
         former = name_inner_values(model)
-        plan, refined = self._plan(model, context)
+        planned = self._plan(model, context)
+        plan, refined = planned.plan, planned.refined
         refusals = tuple(Refusal("stay-in-float", why, (node,)) for node, why in plan.float_nodes.items())
         if not plan.points:
             restore_names(former)
@@ -98,7 +112,7 @@ class QuantizeStatic(Pass):
             True,
             {**result.stats, **refined.stats},
             (*refusals, *refined.refusals, *result.refusals),
-            details={"plan": plan.to_dict()},
+            details={"plan": plan.to_dict(), EVIDENCE: planned.evidence},
         )
 
     def plan(self, model: ir.Model, context: PassContext) -> QuantPlan:
@@ -106,9 +120,9 @@ class QuantizeStatic(Pass):
 
         See `apply` for the errors raised.
         """
-        return self._plan(ir.clone(model), context)[0]
+        return self._plan(ir.clone(model), context).plan
 
-    def _plan(self, model: ir.Model, context: PassContext) -> tuple[QuantPlan, Refined]:
+    def _plan(self, model: ir.Model, context: PassContext) -> _Planned:
         """Plans, and gives the float model the weights and biases that the accuracy methods want."""
         if context.capabilities is None:
             raise PassError("Static quantization needs a target's table.", remedy="Name one with --target.")
@@ -127,6 +141,7 @@ class QuantizeStatic(Pass):
             placement = give_biases(model, placement, capabilities)
         reaches = weight_reaches(model, placement, methods, context)
         chosen = choose(model, placement, ranges, capabilities, reaches)
+        floats = constants(model.graph)
         refined = Refiner(model, placement, methods, context).refine(chosen.points)
         computing = {key for key, row in capabilities.operators.items() if row.role is Role.COMPUTE}
         plan = QuantPlan(
@@ -142,7 +157,8 @@ class QuantizeStatic(Pass):
                 "methods": list(names),
             },
         )
-        return plan, refined
+        evidence = rounding_evidence(plan.points, observed.distributions, floats, constants(model.graph))
+        return _Planned(plan, refined, evidence)
 
     def _table(self, capabilities: Capabilities) -> Capabilities:
         """The target's table with the type of activations that was asked for."""
@@ -174,7 +190,7 @@ class QuantizeStatic(Pass):
             ranges, samples = observed_ranges(model, placement.observed(), request, context)
             infinite = {name for name, seen in ranges.items() if not seen.finite}
             if not infinite:
-                return placement, _Observed(ranges, samples)
+                return placement, _Observed(ranges, observed_distributions(model, request, context), samples)
             unusable |= infinite
 
     def _options(self) -> CalibrationOptions:

@@ -179,7 +179,7 @@ def test_a_quantized_model_is_written_with_its_plan_and_always_in_the_same_bytes
     assert [r.record.chosen for r in results] == ["quantized", "quantized"]
     for name in ("model.onnx", "plan.json"):
         assert sha256(tmp_path / "a" / name) == sha256(tmp_path / "b" / name)
-    assert [e.path for e in results[0].record.outputs] == ["model.onnx", "plan.json"]
+    assert [e.path for e in results[0].record.outputs] == ["model.onnx", "plan.json", "report.html"]
     operators = ir.operator_counts(ir.load(tmp_path / "a" / "model.onnx").model)
     assert operators["QuantizeLinear"] > 0
     session = onnxruntime.InferenceSession(str(results[0].path), providers=["CPUExecutionProvider"])
@@ -192,7 +192,8 @@ def test_a_quantized_model_is_written_with_its_plan_and_always_in_the_same_bytes
 def test_a_compile_replaces_a_quantized_one_whole(source: Path, tmp_path: Path) -> None:
     compiled(source, tmp_path / "out")
     compiled(source, tmp_path / "out", data=None)
-    assert sorted(os.listdir(tmp_path / "out")) == ["model.onnx", "record.json"], "the old plan is gone"
+    names = sorted(os.listdir(tmp_path / "out"))
+    assert names == ["model.onnx", "record.json", "report.html"], "the old plan is gone"
 
 
 @pytest.mark.usefixtures("int8_is_twice_as_fast")

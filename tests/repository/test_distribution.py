@@ -38,6 +38,7 @@ def expected_files() -> set[str]:
     for folder, package in FOLDERS.items():
         for path in (ROOT / folder).rglob("*.py"):
             found.add(f"{package}/{path.relative_to(ROOT / folder).as_posix()}")
+    found |= {f"sardonyx/report/templates/{p.name}" for p in (ROOT / "compiler" / "report" / "templates").iterdir()}
     return found | {f"sardonyx/models/data/{p.name}" for p in (ROOT / "models" / "data").iterdir()}
 
 
