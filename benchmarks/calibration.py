@@ -145,7 +145,7 @@ def compare_times(path: str, samples: Samples) -> None:
             session.run(feed, tapped)
 
     def observe(bank: ObserverBank) -> None:
-        observe_samples(session, bank, tapped, enumerate(feeds), lambda index: None)
+        observe_samples(session, bank, tapped, enumerate(feeds), lambda indices: None)
 
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ("plain", *banks)}
     plain()

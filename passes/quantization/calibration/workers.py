@@ -102,7 +102,7 @@ def _observe_share(payload: npt.NDArray[np.uint8], share: IndexRange) -> tuple[I
     bank = ObserverBank(job.values, job.kinds)
     with Session(job.model, options=job.options) as session:
         feeds = take_samples(job.samples, *share)
-        done = observe_samples(session, bank, job.tapped, feeds, lambda index: None)
+        done = observe_samples(session, bank, job.tapped, feeds, lambda indices: None)
     if done != share[1] - share[0]:
         raise DataError(
             f"{job.samples.what}: there are only {share[0] + done} samples where {share[1]} were counted.",

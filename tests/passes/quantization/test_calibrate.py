@@ -335,7 +335,7 @@ class TestCoverage:
         assert (len(covered), 2 in covered, 3 in covered) == (7, True, False)
         assert covered.missing(12, 2) == [(3, 5), (9, 11), (11, 12)]
         assert covered.missing(4, 10) == [(3, 4)]
-        assert covered.with_range(3, 5).ranges == ((0, 9),)
+        assert covered.with_ranges([(3, 5)]).ranges == ((0, 9),)
         assert Coverage().missing(0, 4) == []
 
 
