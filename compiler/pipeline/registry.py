@@ -24,6 +24,7 @@ _BUILT_IN = {
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "smooth-quant": "sardonyx.passes.quantization.methods.smooth:SmoothQuant",
+    "split-outliers": "sardonyx.passes.quantization.methods.outliers:SplitOutliers",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 

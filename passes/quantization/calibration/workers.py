@@ -6,7 +6,7 @@ again.
 """
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -62,16 +62,13 @@ def observe_shares(
         DataError: If the samples cannot be sent to another process, or do not fit the model.
         BackendError: If workers die again and again.
     """
-    from joblib import Parallel, delayed
-
     payload = _payload(job)
     waiting = list(shares)
     failures = 0
     while waiting:
         before = len(waiting)
-        tasks = [delayed(_observe_share)(payload, share) for share in waiting]
         try:
-            for share, state in Parallel(n_jobs=workers, return_as="generator_unordered")(tasks):
+            for share, state in _results(payload, tuple(waiting), workers):
                 on_result(share, ObserverBank.restore(job.values, job.kinds, state))
                 waiting.remove(share)
         except LOST_WORKER as error:
@@ -81,6 +78,23 @@ def observe_shares(
                     f"Workers that calibrate died {failures} times in a row, at samples {waiting[0][0]} and later.",
                     remedy="They may be out of memory: use fewer workers.",
                 ) from error
+
+
+def _results(
+    payload: npt.NDArray[np.uint8], shares: Sequence[IndexRange], workers: int
+) -> Iterator[tuple[IndexRange, BankState]]:
+    """Yields what workers found, each share as it ends; as many at a time as there are workers where a backend waits.
+
+    Ray's backend gives results only when all are there.
+    """
+    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
+
+    streams = get_active_backend()[0].supports_return_generator
+    step = len(shares) if streams else workers
+    parallel = Parallel(n_jobs=workers, return_as="generator_unordered" if streams else "list")
+    for start in range(0, len(shares), step):
+        yield from parallel(delayed(_observe_share)(payload, share) for share in shares[start : start + step])
 
 
 def _payload(job: Job) -> npt.NDArray[np.uint8]:
