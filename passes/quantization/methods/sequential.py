@@ -1,20 +1,22 @@
 """Sequential bias correction: each layer is measured behind layers that are already quantized and corrected.
 
 The empirical bias correction of Nagel et al., 2019 (arXiv:1906.04721, appendix D): for one layer after the other, the
-means of its output channels in the float model minus those in the quantized model are added to its bias. Unlike the
+mean difference of its output channels between the float and the quantized model is added to its bias. Unlike the
 correction of a weight's mean error alone, it sees what rounding and clipping of activations do, and what is left of
-the errors of all layers before.
+the errors of all layers before. Where a Relu or Clip follows, the mean is taken over the numbers that it lets through:
+errors of the others go no further, and correcting them would shift those that count.
 
 The quantized model is run as it will be, except that products are computed in float, with the shifts as inputs: one
-session serves all layers, and only sums are kept. It costs one run of the samples a layer.
+session of it, and one of the float model, serve all layers, and only sums are kept. It costs one run of the samples in
+both models a layer.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +26,11 @@ from sardonyx.errors import PassError
 from sardonyx.measure import Array, Session, SessionOptions
 from sardonyx.passes.base import PassContext, Refusal
 from sardonyx.passes.quantization.calibration.taps import tapped_model
-from sardonyx.passes.quantization.insert import InsertQdq
+from sardonyx.passes.quantization.insert import InsertQdq, clamp_limits
 from sardonyx.passes.quantization.methods.bias import bias_input, shift_output
-from sardonyx.passes.quantization.methods.channels import ChannelSums, FloatArray
+from sardonyx.passes.quantization.methods.channels import FloatArray
 from sardonyx.passes.quantization.methods.layers import Layer
 from sardonyx.passes.quantization.methods.refine import Refined
-from sardonyx.passes.quantization.methods.stream import stream
 from sardonyx.passes.quantization.plan import QuantPlan
 
 METHOD = "sequential-bias-correction"
@@ -55,10 +56,9 @@ def correct_in_sequence(model: ir.Model, layers: Sequence[Layer], plan: QuantPla
     reasons = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
     able = [layer for layer in layers if layer not in reasons]
     if able:
-        expected = _float_means(model, able, context)
         simulation = _Simulation.of(model, able, plan, context)
-        for layer, seen in simulation.run(context):
-            reason = _apply(layer, expected[layer] - seen, simulation)
+        for layer, shift in simulation.run(context):
+            reason = _apply(layer, shift, simulation)
             if reason is not None:
                 reasons[layer] = reason
     count = len(layers) - len(reasons)
@@ -75,16 +75,33 @@ def _apply(layer: Layer, shift: FloatArray, simulation: "_Simulation") -> str | 
     return reason
 
 
-def _float_means(model: ir.Model, layers: Sequence[Layer], context: PassContext) -> dict[Layer, FloatArray]:
-    """Means of the output channels in the float model, each of shape (outputs,)."""
-    sums = {layer: ChannelSums(layer.channel_axis) for layer in layers}
+class _Differences:
+    """Accumulates the mean difference of a layer's output channels, over numbers that matter."""
 
-    def look(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        for layer, each in sums.items():
-            each.add(arrays[layer.node.outputs[0].name or ""])
+    def __init__(self, layer: Layer) -> None:
+        self._axis = layer.channel_axis
+        self._low, self._high = _passed(layer)
+        self._sum, self._count = np.zeros(layer.outputs), np.zeros(layer.outputs)
 
-    stream(model, [layer.node.outputs[0].name or "" for layer in layers], look, context, SAMPLES)
-    return {layer: each.stats().mean for layer, each in sums.items()}
+    def add(self, expected: npt.NDArray[np.floating], actual: npt.NDArray[np.floating]) -> None:
+        """Adds one sample of the float and the quantized model, of any one shape."""
+        matters = (expected > self._low) & (expected < self._high)
+        others = tuple(i for i in range(expected.ndim) if i != self._axis % expected.ndim)
+        self._sum += np.sum(expected - actual, axis=others, dtype=np.float64, where=matters)
+        self._count += np.count_nonzero(matters, axis=others)
+
+    def mean(self) -> FloatArray:
+        """Returns the means, shape (outputs,); 0 where no number mattered."""
+        mean: FloatArray = self._sum / np.maximum(self._count, 1)
+        return mean
+
+
+def _passed(layer: Layer) -> tuple[float, float]:
+    """The interval in which a layer's outputs matter: that of the clamp which alone takes them."""
+    users = list(layer.node.outputs[0].uses())
+    clamps = len(users) == 1 and users[0].node.op_type in ("Relu", "Clip") and not users[0].node.domain
+    limits = clamp_limits(users[0].node) if clamps else None
+    return limits if limits is not None else (-np.inf, np.inf)
 
 
 @dataclass
@@ -92,14 +109,16 @@ class _Simulation:
     """The quantized model, with what is added to each bias as an input.
 
     Attributes:
-        model: The model; its outputs are those of the layers, before they are quantized.
-        outputs: Name of each layer's output.
+        original: The float model; its outputs are those of the layers.
+        model: The quantized model; its outputs are those of the layers, before they are quantized.
+        outputs: Name of each layer's output in both models.
         inputs: Name of the input that shifts each layer's bias.
         shifts: What is fed to these inputs.
     """
 
+    original: ir.Model
     model: ir.Model
-    outputs: dict[Layer, str]
+    outputs: dict[Layer, tuple[str, str]]
     inputs: dict[Layer, str]
     shifts: dict[str, Array]
 
@@ -118,8 +137,9 @@ class _Simulation:
             added = _add_input(quantized.graph, node, index, names)
             inputs[layer] = added.name or ""
             shifts[inputs[layer]] = np.zeros(added.shape.numpy() if added.shape is not None else (), np.float32)
-        outputs = {layer: nodes[layer.node.name].outputs[0].name or "" for layer in layers}
-        return cls(tapped_model(quantized, list(outputs.values())), outputs, inputs, shifts)
+        outputs = {layer: (_output(layer.node), _output(nodes[layer.node.name])) for layer in layers}
+        original = tapped_model(model, [name for name, _ in outputs.values()])
+        return cls(original, tapped_model(quantized, [name for _, name in outputs.values()]), outputs, inputs, shifts)
 
     def shift(self, layer: Layer, shift: FloatArray) -> None:
         """Sets what is added to a layer's bias."""
@@ -127,25 +147,34 @@ class _Simulation:
         self.shifts[name] = shift.reshape(self.shifts[name].shape).astype(np.float32)
 
     def run(self, context: PassContext) -> Iterator[tuple[Layer, FloatArray]]:
-        """Yields the layers in order, each with the means of its output channels with the shifts as they are by then.
+        """Yields the layers in order, each with the shift that its outputs need, with those before as they are by then.
 
-        The means have shape (outputs,).
+        Shifts have shape (outputs,).
         """
+        options = SessionOptions(threads=context.threads, arena=False)
         with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-            path = Path(folder) / "quantized.onnx"
-            ir.save(self.model, path)
-            with Session(path, options=SessionOptions(threads=context.threads, arena=False)) as session:
-                for done, (layer, output) in enumerate(self.outputs.items(), 1):
-                    yield layer, self._means(session, layer, output, context)
+            paths = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
+            ir.save(self.original, paths[0])
+            ir.save(self.model, paths[1])
+            with Session(paths[0], options=options) as original, Session(paths[1], options=options) as quantized:
+                for done, layer in enumerate(self.outputs, 1):
+                    yield layer, self._measure(original, quantized, layer, context)
                     context.progress(done, len(self.outputs), "correct biases")
 
-    def _means(self, session: Session, layer: Layer, output: str, context: PassContext) -> FloatArray:
-        assert context.samples is not None, "the float model has been run on them"
-        sums = ChannelSums(layer.channel_axis)
+    def _measure(self, original: Session, quantized: Session, layer: Layer, context: PassContext) -> FloatArray:
+        if context.samples is None:
+            raise PassError(f"{METHOD} needs samples to observe.", remedy="Pass --data, or data=samples.")
+        expected_name, actual_name = self.outputs[layer]
+        differences = _Differences(layer)
         for feed in islice(context.samples, SAMPLES):
-            (array,) = session.run({**feed, **self.shifts}, [output])
-            sums.add(array)
-        return sums.stats().mean
+            (expected,) = original.run(feed, [expected_name])
+            (actual,) = quantized.run({**feed, **self.shifts}, [actual_name])
+            differences.add(expected, actual)
+        return differences.mean()
+
+
+def _output(node: ir.Node) -> str:
+    return node.outputs[0].name or ""
 
 
 def _add_input(graph: ir.Graph, node: ir.Node, index: int, names: ir.NameAuthority) -> ir.Value:
