@@ -47,6 +47,7 @@ OURS: Mapping[str, str] = {
     **{f"calibrator {name}": f'quantize-static{{calibrator="{name}",methods=[]}}' for name in CALIBRATORS},
     "equalize": "equalize, quantize-static{methods=[]}",
     "smooth-quant": "smooth-quant, quantize-static{methods=[]}",
+    "split-outliers": "split-outliers, quantize-static{methods=[]}",
     **{name: f'quantize-static{{methods=["{name}"]}}' for name in METHODS},
     "all methods": 'equalize, smooth-quant, quantize-static{methods=["response-ranges","output-mse-weights","gptq",'
     '"bias-correction"]}',

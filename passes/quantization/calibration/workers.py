@@ -6,10 +6,12 @@ again.
 """
 
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import numpy.typing as npt
@@ -71,13 +73,20 @@ def observe_shares(
             for share, state in _results(payload, tuple(waiting), workers):
                 on_result(share, ObserverBank.restore(job.values, job.kinds, state))
                 waiting.remove(share)
-        except LOST_WORKER as error:
+        except _lost_worker() as error:
             failures = failures + 1 if len(waiting) == before else 0
             if failures == MOST_FAILURES:
                 raise BackendError(
                     f"Workers that calibrate died {failures} times in a row, at samples {waiting[0][0]} and later.",
                     remedy="They may be out of memory: use fewer workers.",
                 ) from error
+
+
+def _lost_worker() -> tuple[type[BaseException], ...]:
+    """How a worker's death shows, under Ray too where its backend has been registered."""
+    if "ray" not in sys.modules:
+        return LOST_WORKER
+    return (*LOST_WORKER, import_module("ray.exceptions").RayActorError)
 
 
 def _results(
