@@ -25,6 +25,7 @@ _BUILT_IN = {
     "raise-opset": "sardonyx.passes.fusion.raise_opset:RaiseOpset",
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "smooth-quant": "sardonyx.passes.quantization.methods.smooth:SmoothQuant",
+    "split-outliers": "sardonyx.passes.quantization.methods.outliers:SplitOutliers",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 
