@@ -12,8 +12,10 @@ from sardonyx.backends.tensorrt.findings import Severity
 from sardonyx.backends.tensorrt.layers import Layer
 from sardonyx.backends.tensorrt.legalization import legalize
 from sardonyx.backends.tensorrt.preflight import preflight
+from sardonyx.backends.tensorrt.proof import prove
 from sardonyx.backends.tensorrt.rules import RULES
 from sardonyx.backends.tensorrt.settings import BuildSettings
+from tests.backends.tensorrt.nets import packed_projection
 from tests.backends.tensorrt.rows import CRASHES, ROWS, Outcome, Row
 
 SEVERITIES = {rule.name: rule.severity for rule in RULES}
@@ -132,3 +134,16 @@ def test_a_builder_that_dies_takes_nothing_along(row: Row, tmp_path: Path) -> No
     result = build(path, BuildSettings(compute_capabilities=(row.sm,)))
     assert result.stage is Stage.CRASH
     assert "SIGSEGV" in result.why()
+
+
+@pytest.mark.parametrize("how", ["split", "slice", "gather", "rows", "gemm"])
+def test_projections_into_attention_run_in_int8_once_they_are_legalized(how: str, tmp_path: Path) -> None:
+    path, settings = tmp_path / "row.onnx", BuildSettings(compute_capabilities=("8.6",))
+    model = from_proto(packed_projection(how, attention=True))
+    shares = []
+    for _ in range(2):
+        ir.save(model, path)
+        proof = prove(model, build(path, settings).layers)
+        shares.append((proof.integer, proof.planned))
+        legalize(model)
+    assert shares == [(0, 1), (3, 3)]
