@@ -353,8 +353,8 @@ RULES = (
     Rule(
         "sm75-conv",
         Severity.SILENT_FLOAT,
-        "{op} {node}: computing {tensor} falls back to float for compute capability 7.5, in all targets of the plan.",
-        "Build for 7.5 by itself, or not at all.",
+        "{op} {node}: {tensor} is quantized, and TensorRT computes every Conv in float for compute capability 7.5.",
+        "Build for 8.0 and newer, or leave Conv out of the quantization: on 7.5 its pairs only cost.",
         _turing_conv,
         names("Conv"),
     ),

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
+
 from sardonyx import ir
 from sardonyx.backends.tensorrt.findings import Severity
 from sardonyx.backends.tensorrt.qdq import constant, input_of, only_user
@@ -153,9 +155,10 @@ def _becomes_heads(value: ir.Value) -> bool:
 def _split(node: ir.Node, place: _Place, size: int) -> list[Part] | None:
     if _axis(ir.attribute(node, "axis", 0), place) != place.axis or len(node.outputs) != PARTS:
         return None
-    given = ir.attribute(node, "split", ())
-    sizes = constant(input_of(node, 1)) if input_of(node, 1) is not None else given or [size // PARTS] * PARTS
-    if sizes is None or [int(each) for each in sizes] != [size // PARTS] * PARTS:
+    equal = (size // PARTS,) * PARTS
+    given = constant(input_of(node, 1))
+    written = equal if given is None else tuple(int(each) for each in given.ravel())
+    if (given is None and input_of(node, 1) is not None) or ir.attribute(node, "split", written) != equal:
         return None
     return [Part(index, output, True) for index, output in enumerate(node.outputs)]
 
@@ -170,15 +173,12 @@ def _gather(node: ir.Node, place: _Place, size: int) -> list[Part] | None:
 
 def _slice(node: ir.Node, place: _Place, size: int) -> list[Part] | None:
     bounds = [constant(input_of(node, index)) for index in (1, 2, 3)]
-    steps = constant(input_of(node, 4)) if input_of(node, 4) is not None else 1
-    if (
-        any(bound is None or bound.size != 1 for bound in bounds)
-        or steps is None
-        or input_of(node, 0) is not place.value
-    ):
+    stride = np.ones(1, np.int64) if input_of(node, 4) is None else constant(input_of(node, 4))
+    given = [each for each in (*bounds, stride) if each is not None and each.size == 1]
+    if len(given) < 4 or input_of(node, 0) is not place.value:
         return None
-    start, end, axis = (int(bound.ravel()[0]) for bound in bounds if bound is not None)
-    first, last, step = slice(start, end, int(steps if isinstance(steps, int) else steps.ravel()[0])).indices(size)
+    start, end, axis, by = (int(each.ravel()[0]) for each in given)
+    first, last, step = slice(start, end, by).indices(size) if by else (0, 0, 0)
     width = size // PARTS
     if _axis(axis, place) != place.axis or step != 1 or last - first != width or first % width:
         return None
