@@ -89,8 +89,8 @@ def check_proto(proto: onnx.ModelProto, source: str) -> None:
     """Checks that a parsed message is a model: protobuf reads some other files without complaint.
 
     Raises:
-        LoadError: If it has no graph, no opset, computes nothing, has weights without a type, or uses parts of ONNX that
-            would be lost.
+        LoadError: If it has no graph, no opset, computes nothing, has weights without a type, or uses parts of ONNX
+            that would be lost.
     """
     if not proto.HasField("graph"):
         known = proto.ir_version > 0 and (proto.opset_import or proto.producer_name)
