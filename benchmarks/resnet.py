@@ -1,9 +1,12 @@
 """ResNet-50 with random weights: a convolutional network of realistic size, where no trained one is at hand.
 
+    python -m benchmarks.resnet resnet50.onnx        writes it; `benchmarks.engines --resnet50` compiles it
+
 He et al., Deep Residual Learning for Image Recognition (2015), table 1, with the stride in the 3x3 convolutions and
 batch normalization folded. Weights are drawn so that activations keep their size from layer to layer.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +102,16 @@ def _cosine(feeds: list[dict[str, Array]], expected: list[Array]) -> Metric:
         return float(np.mean([np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in pairs]))
 
     return evaluate
+
+
+def main() -> None:
+    """Writes the model to a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    onnx.save(resnet50(arguments.seed), arguments.path)
+
+
+if __name__ == "__main__":
+    main()
