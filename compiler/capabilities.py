@@ -39,12 +39,15 @@ class WeightSupport:
         transpose_attribute: For instance `transB` of Gemm.
         per_channel_ranks: Ranks of the weight for which per-channel scales are right; None: any. Weights of
             other ranks are quantized per tensor.
+        min_group_inputs: Fewest input channels in a group of a grouped convolution, where there is more than one
+            group; below, the target would store more for integers than for floats.
     """
 
     channel_axis: int | None = None
     transposed_axis: int | None = None
     transpose_attribute: str | None = None
     per_channel_ranks: tuple[int, ...] | None = None
+    min_group_inputs: int = 1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from sardonyx.backends.tensorrt import worker
 from sardonyx.backends.tensorrt.layers import Layer, parse_layers
-from sardonyx.backends.tensorrt.settings import TARGETS, BuildSettings, ShapeRange
+from sardonyx.backends.tensorrt.settings import ALONE, TARGETS, BuildSettings, ShapeRange
 from sardonyx.errors import SaveError
 from sardonyx.measure import peak_rss
 
@@ -163,7 +163,10 @@ def build(
 def build_all(
     jobs: Sequence[BuildJob], *, progress: Progress | None = None, cancel: threading.Event | None = None
 ) -> tuple[BuildResult, ...]:
-    """Builds several engines one after the other in one child process; where it dies, the next one goes on.
+    """Builds several engines one after the other in one child process; where it dies, a new one goes on.
+
+    A build for compute capability 7.5 is followed by a new child, too: once tensorrt-rtx 1.7 has refused one, the next
+    build in the same process runs in float what it ran in INT8, for whatever target.
 
     Raises:
         SaveError: If an engine cannot be written.
@@ -179,6 +182,9 @@ def build_all(
                 if staged is not None and result.done:
                     os.replace(staged, job.engine or staged)
             results.append(result)
+            if ALONE in job.settings.compute_capabilities:  # what a refused build leaves behind costs the next its INT8
+                child.stop()
+                child = None
     finally:
         if child is not None:
             child.stop()

@@ -27,6 +27,9 @@ BITS: Mapping[str, int] = MappingProxyType(
 PRODUCTS = ("correlation", "gemm", "deconv", "runtime_fusion", "convolution")
 """Beginnings and ends of the types of layers that compute sums of products, in lower case."""
 
+DEQUANTIZING = ("runtime_fusion",)
+"""Those that turn the integers they read into floats before they multiply."""
+
 _NAMES = {"FP32": "Float", "FP16": "Half", "BF16": "BFloat16", "INT8": "Int8", "INT32": "Int32"}
 """Types as full builders write them within the name of a format."""
 
@@ -84,9 +87,14 @@ class Layer:
 
     @property
     def precision(self) -> str:
-        """The type that it computes in: that of the widest operand, where operands are its inputs and its weight."""
+        """The type that it computes in: that of the widest operand, where operands are its inputs and its weight.
+
+        A layer that dequantizes first computes in the widest type of all that it touches, its scales included.
+        """
         operands = [each.dtype for each in self.inputs]
-        if len(operands) < 2 and self.constants:  # its scales have at most as many elements, and come after it
+        if self.kind in DEQUANTIZING:
+            operands += [each.dtype for each in (*self.constants, *self.outputs)]
+        elif len(operands) < 2 and self.constants:  # its scales have at most as many elements, and come after it
             operands.append(max(self.constants, key=lambda constant: math.prod(constant.dims)).dtype)
         return max(operands, key=lambda dtype: BITS.get(dtype, 0), default="")
 

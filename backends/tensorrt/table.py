@@ -34,11 +34,12 @@ COMPUTE = (
         "Conv",
         Role.COMPUTE,
         weight=1,
-        weight_support=WeightSupport(channel_axis=0),
+        weight_support=WeightSupport(channel_axis=0, min_group_inputs=4),
         bias=2,
         bias_dtype=DataType.FLOAT,
         needs_quantized_output=False,
-        note="the parser refuses an INT32 bias behind DequantizeLinear",
+        note="the parser refuses an INT32 bias behind DequantizeLinear; groups of one or two input channels, depthwise "
+        "ones among them, are expanded to more bytes in INT8 than they have in FP32",
     ),
     OpSupport(
         "MatMul",

@@ -100,7 +100,8 @@ def check_proto(proto: onnx.ModelProto, source: str) -> None:
     """Checks that a parsed message is a model: protobuf reads some other files without complaint.
 
     Raises:
-        LoadError: If it has no graph, no opset, computes nothing, or uses parts of ONNX that would be lost.
+        LoadError: If it has no graph, no opset, computes nothing, has weights without a type, or uses parts of ONNX
+            that would be lost.
     """
     if not proto.HasField("graph"):
         known = proto.ir_version > 0 and (proto.opset_import or proto.producer_name)
@@ -116,5 +117,8 @@ def check_proto(proto: onnx.ModelProto, source: str) -> None:
             f"{source} has the sparse initializer {name!r}, which is not supported.",
             remedy="Export the model with dense weights.",
         )
+    untyped = next((each.name for each in proto.graph.initializer if not each.data_type), None)
+    if untyped is not None:
+        raise LoadError(f"The initializer {untyped!r} of {source} has no type.", remedy=_EXPORT_AGAIN)
     if proto.training_info:
         logging.getLogger(__name__).warning("The training information in %s is left out.", source)

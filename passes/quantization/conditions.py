@@ -106,6 +106,18 @@ def _weight(node: ir.Node, row: OpSupport, opset: int) -> str | None:
     return None
 
 
+def _groups(node: ir.Node, row: OpSupport, opset: int) -> str | None:
+    least = row.weight_support.min_group_inputs if row.weight_support is not None else 1
+    groups = ir.attribute(node, "group", 1) if least > 1 else 1
+    weight = node.inputs[row.weight] if row.weight is not None and row.weight < len(node.inputs) else None
+    if groups == 1 or weight is None:
+        return None
+    inputs = weight.shape[1] if weight.shape is not None and len(weight.shape) > 1 else None
+    if isinstance(inputs, int) and inputs >= least:
+        return None
+    return f"its {groups} groups have {inputs} input channels each, and integers pay on the target from {least}"
+
+
 def _bias(node: ir.Node, row: OpSupport, opset: int) -> str | None:
     if row.bias is None or row.bias_dtype is ir.DataType.FLOAT:
         return None
@@ -141,6 +153,7 @@ _CONDITIONS: tuple[Condition, ...] = (
     _float_operands,
     _constant_operands,
     _weight,
+    _groups,
     _bias,
     _single_output,
 )

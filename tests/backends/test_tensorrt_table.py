@@ -123,9 +123,13 @@ class TestPlacement:
         constants = {**kernels("a", "y"), "w_e": build.weights(4, 4, 1, 1)}
         assert pairs(placed(nodes, constants)) == {"x": ("a",), "m": ("excite",), "s": ("y",)}
 
-    def test_depthwise_convolutions_have_a_scale_for_each_channel(self) -> None:
-        found = placed([conv("y", "x", group=4)], {"w_y": build.weights(4, 1, 3, 3)})
-        assert [(weight.axis, weight.bias) for weight in found.weights] == [(0, None)]
+    @pytest.mark.parametrize(("inputs", "taken"), [(1, False), (2, False), (4, True)])
+    def test_convolutions_in_narrow_groups_stay_in_float(self, inputs: int, taken: bool) -> None:
+        shape = {"x": ["N", 8, 8, 8]}
+        found = placed([conv("y", "x", group=8 // inputs)], {"w_y": build.weights(8, inputs, 3, 3)}, shape)
+        assert found.compute_nodes == (("y",) if taken else ())
+        why = f"its {8 // inputs} groups have {inputs} input channels each, and integers pay on the target from 4"
+        assert taken or why in str(found)
 
     @pytest.mark.parametrize("bias", ["constant", "computed"])
     def test_biases_stay_in_float(self, bias: str) -> None:

@@ -167,3 +167,11 @@ def test_cycle_names_its_nodes() -> None:
 def test_wrong_usage(source: object, opset: int) -> None:
     with pytest.raises(UsageError):
         ir.load(source, opset=opset)
+
+
+def test_weights_without_a_type_are_told() -> None:
+    proto = linear()
+    proto.graph.initializer[0].ClearField("data_type")
+    name = proto.graph.initializer[0].name
+    with pytest.raises(LoadError, match=f"The initializer '{name}' of the given bytes has no type"):
+        ir.load(proto.SerializeToString())

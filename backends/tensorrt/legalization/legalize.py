@@ -16,6 +16,7 @@ from sardonyx.backends.tensorrt.legalization.pairs import (
     symmetric_activations,
     use_standard_domain,
 )
+from sardonyx.backends.tensorrt.legalization.projections import cut_packed_projections
 from sardonyx.backends.tensorrt.legalization.weights import (
     float_biases,
     float_transposed_convolutions,
@@ -56,6 +57,7 @@ STEPS: tuple[Callable[[Editor], None], ...] = (
     positive_scales,
     product_axes,
     float_transposed_convolutions,
+    cut_packed_projections,
 )
 """Each leaves nothing for itself to do, and what a later one writes needs none of the earlier ones."""
 

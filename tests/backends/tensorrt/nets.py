@@ -121,3 +121,67 @@ def matmul(
     net = Net()
     data = net.pair(net.input((*batch, rows)))
     return net.model(net.op("MatMul", data, net.weight(rows, columns, axis=axis)))
+
+
+def packed_projection(
+    how: str = "split",
+    *,
+    parts: Sequence[int] = (64, 64, 64),
+    width: int | None = 16,
+    bias: bool = True,
+    steps: int | str = 32,
+    attention: bool = False,
+) -> onnx.ModelProto:
+    """One product of x [1, steps, 64] with its columns in parts, each laid out as heads of `width`, or None.
+
+    Args:
+        how: `split`, `slice` or `gather` (from an axis of parts) of a MatMul's result; `rows` and `gemm`: a product of
+            x [steps, 64], whose result is laid out as [1, steps, columns].
+        parts: Columns of the parts.
+        width: Columns of a head.
+        bias: Whether a bias is added.
+        steps: Rows of x.
+        attention: Whether the parts are the queries, keys and values of attention, whose result is the output.
+    """
+    net = Net()
+    flat, columns = how in ("rows", "gemm"), sum(parts)
+    data = net.pair(net.input((steps, 64) if flat else (1, steps, 64)))
+    if how == "gemm":
+        made = net.op("Gemm", data, net.weight(columns, 64, axis=0), net.const(weights(columns)), transB=1)
+    else:
+        made = net.op("MatMul", data, net.weight(64, columns, axis=1))
+        made = net.op("Add", made, net.const(weights(columns))) if bias else made
+    if flat:
+        made = net.op("Reshape", made, net.const(np.array([1, -1, columns])))
+    if how == "gather":
+        shape = net.const(np.array([1, -1, len(parts), parts[0] // (width or 1), width or 1]))
+        moved = net.op("Transpose", net.op("Reshape", made, shape), perm=[2, 0, 3, 1, 4])
+        heads = [net.op("Gather", moved, net.const(np.int64(i)), axis=0) for i in range(len(parts))]
+    else:
+        outputs = (_slices if how == "slice" else _split)(net, made, parts)
+        heads = [_heads(net, each, width) if width else net.op("Relu", each) for each in outputs]
+    return net.model(*(_attention(net, *heads) if attention else heads))
+
+
+def _attention(net: Net, query: str, key: str, value: str) -> list[str]:
+    weights_of = net.op("Softmax", net.op("MatMul", query, net.op("Transpose", key, perm=[0, 1, 3, 2])))
+    return [net.op("MatMul", weights_of, value)]
+
+
+def _split(net: Net, value: str, parts: Sequence[int]) -> list[str]:
+    return list(net.op("Split", value, net.const(np.array(parts)), outputs=len(parts), axis=-1))
+
+
+def _slices(net: Net, value: str, parts: Sequence[int]) -> list[str]:
+    ends = np.cumsum(parts)
+    bounds = [
+        [net.const(np.array([bound])) for bound in (end - part, end, 2)] for part, end in zip(parts, ends, strict=True)
+    ]
+    return [net.op("Slice", value, *each) for each in bounds]
+
+
+def _heads(net: Net, value: str, width: int) -> str:
+    """[1, steps, heads * width] as [1, heads, steps, width], with the number of steps read from it."""
+    batch, rows = (net.op("Slice", net.op("Shape", value), *map(net.const, ([i], [i + 1]))) for i in (0, 1))
+    shape = net.op("Concat", batch, rows, net.const([-1]), net.const([width]), axis=0)
+    return str(net.op("Transpose", net.op("Reshape", value, shape), perm=[0, 2, 1, 3]))

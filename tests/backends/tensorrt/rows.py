@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.backends.tensorrt.nets import MICROSOFT, Net, conv, matmul
+from tests.backends.tensorrt.nets import MICROSOFT, Net, conv, matmul, packed_projection
 from tests.models_for_tests import weights
 
 
@@ -419,6 +419,10 @@ ACCEPTED = (
     Row("int4-blocks-32", _int4, FLOAT, legal=FLOAT),
     Row("int4-blocks-64", lambda: _int4(size=64), FLOAT, legal=FLOAT),
     Row("fp8-e4m3", _float8, BUILDS, legal=BUILDS, sm="8.9"),
+    Row("packed-two", lambda: packed_projection("split", parts=(64, 64)), INT8, legal=INT8),
+    Row("packed-four", lambda: packed_projection("split", parts=(64,) * 4), INT8, legal=INT8),
+    Row("packed-unequal", lambda: packed_projection("split", parts=(64, 32, 32)), INT8, legal=INT8),
+    Row("packed-without-heads", lambda: packed_projection("split", width=None), INT8, legal=INT8),
     Row("fp16-scales", lambda: _half(np.float16), INT8, legal=INT8),
     Row("fp32-scales-in-fp16", lambda: _half(np.float32), INT8, "fp32-scale-in-fp16", INT8),
     Row("microsoft-pairs", _microsoft_pair, INT8, legal=INT8),
@@ -433,6 +437,17 @@ ACCEPTED = (
 """What builds as it is written."""
 
 SILENT = (
+    *(
+        Row(f"packed-projection-{how}", lambda how=how: packed_projection(how), FLOAT, "packed-projection", INT8)
+        for how in ("split", "slice", "rows", "gemm")
+    ),
+    Row(
+        "packed-projection-gather",
+        lambda: packed_projection("gather", attention=True),
+        FLOAT,
+        "packed-projection",
+        BUILDS,
+    ),
     Row("conv-weight-axis", lambda: conv(weight={"axis": 1}), FLOAT, "conv-weight-axis", INT8),
     Row(
         "activation-per-channel",

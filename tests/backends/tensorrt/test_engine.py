@@ -15,6 +15,7 @@ from sardonyx.backends.tensorrt.proof import prove
 from sardonyx.backends.tensorrt.settings import AHEAD_OF_TIME, BuildSettings, ShapeRange
 from sardonyx.passes.base import no_progress
 from tests.backends.tensorrt.graphs import convolutions
+from tests.backends.tensorrt.nets import conv, matmul
 
 pytest.importorskip(AHEAD_OF_TIME, reason="the ahead-of-time builder has no wheels for this system")
 
@@ -83,6 +84,31 @@ def test_targets_are_named_by_compute_capability(tmp_path: Path) -> None:
     assert two.engine_bytes > one.engine_bytes
     turing = built(path, "", "7.5")
     assert [layer.precision for layer in turing.layers if layer.computes_products] == ["Float", "Float"]
+
+
+def test_products_scaled_along_what_they_sum_over_do_not_count_as_int8(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(matmul(axis=0).SerializeToString())
+    proof = prove(ir.load(path).model, build(path).layers)
+    assert (proof.planned, proof.integer, proof.nodes) == (1, 0, {"Float": 1})
+
+
+@pytest.mark.parametrize(("inputs", "grows"), [(1, True), (2, True), (4, False), (16, False)])
+def test_narrow_groups_take_more_bytes_in_int8_than_in_fp32(tmp_path: Path, inputs: int, grows: bool) -> None:
+    path = tmp_path / "model.onnx"
+    proto = conv(shape=(64, inputs, 3, 3), size=(1, 64, 16, 16), group=64 // inputs)
+    path.write_bytes(proto.SerializeToString())
+    integers, elements = weight_bytes(build(path).layers)["Int8"], 64 * inputs * 9
+    assert integers > 4 * elements if grows else integers == elements
+
+
+def test_a_refused_build_for_turing_costs_the_next_nothing(tmp_path: Path) -> None:
+    product = tmp_path / "product.onnx"
+    product.write_bytes(matmul().SerializeToString())
+    turing, ampere = (BuildSettings(compute_capabilities=(each,)) for each in ("7.5", "8.6"))
+    refused, taken = build_all([BuildJob(product, turing), BuildJob(saved(tmp_path), ampere)])
+    assert refused.stage is Stage.BUILD
+    assert [layer.precision for layer in taken.layers if layer.computes_products] == ["Int8", "Int8"]
 
 
 def test_too_little_workspace_is_the_builders_own_words(tmp_path: Path) -> None:

@@ -75,3 +75,9 @@ def test_a_layer_computes_in_its_widest_operand(
         (),
     )
     assert layer.precision == precision
+
+
+def test_a_layer_that_dequantizes_first_computes_in_float() -> None:
+    data, weight, scales, made = (LayerTensor("t", (8, 8), dtype) for dtype in ("Int8", "Int8", "Float", "Float"))
+    assert Layer("name", "runtime_fusion", (data,), (scales, weight), (made,), ()).precision == "Float"
+    assert Layer("name", "gemm", (data,), (weight,), (made,), ()).precision == "Int8"

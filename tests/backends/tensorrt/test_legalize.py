@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto
 
 from sardonyx import ir
-from sardonyx.backends.tensorrt.legalization import legalize
+from sardonyx.backends.tensorrt.findings import Severity
+from sardonyx.backends.tensorrt.legalization import legalize, rewrite
 from sardonyx.backends.tensorrt.preflight import preflight
-from tests.backends.tensorrt.nets import MICROSOFT, Net, conv
+from tests.backends.tensorrt.nets import MICROSOFT, Net, conv, packed_projection
 from tests.models_for_tests import operators, run, weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -325,3 +326,69 @@ def test_a_dynamic_product_of_something_else_is_refused_with_the_reason() -> Non
     product = net.op("MatMulInteger", quantized, net.const(np.ones((32, 24), np.int8)), zero)
     result = legalize(onnx_ir.from_proto(net.model(product, dtype=TensorProto.INT32)))
     assert any("not cast to FLOAT for the product with the scales" in refusal for refusal in result.refusals)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("how", ["split", "slice", "gather", "rows", "gemm"])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_packed_projection_becomes_three_products(how: str, bias: bool, steps: int) -> None:
+    shape = (steps, 64) if how in ("rows", "gemm") else (1, steps, 64)
+    feed = {"x": rng(0).standard_normal(shape).astype(np.float32)}
+    model, changes = check_same(packed_projection(how, bias=bias, steps="steps"), feed, 1e-6)
+    assert len(changes) == 1
+    assert "queries, keys and values" in changes[0]
+    left = operators(model)
+    assert left.count("Gemm" if how == "gemm" else "MatMul") == 3
+    assert not {"Split", "Gather"} & set(left)
+    assert not [each for each in preflight(model) if each.severity is not Severity.NOTE]
+
+
+def test_a_reshape_to_a_computed_shape_gets_a_computed_shape() -> None:
+    net = Net()
+    data = net.op("Reshape", net.input(("batch", "steps", 64)), net.const([-1, 64]))
+    made = net.op("MatMul", net.pair(data), net.weight(64, 192, axis=1))
+    lead = net.op("Slice", net.op("Shape", "x"), net.const([0]), net.const([2]))
+    wide = net.op("Reshape", made, net.op("Concat", lead, net.const([192]), axis=0))
+    heads = net.op("Reshape", wide, net.op("Concat", lead, net.const([3, 4, 16]), axis=0))
+    proto = net.model(
+        *(
+            net.op("Squeeze", each, net.const([2]))
+            for each in net.op("Split", heads, net.const([1, 1, 1]), outputs=3, axis=2)
+        )
+    )
+    for batch, steps in ((1, 5), (3, 2)):
+        feed = {"x": rng(0).standard_normal((batch, steps, 64)).astype(np.float32)}
+        model, _ = check_same(proto, feed, 1e-6)
+    assert operators(model).count("MatMul") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [("moved", "its weights are moved between"), ("opset", "opset 11 is older than 13"), ("bias", "is computed while")],
+)
+def test_a_packed_projection_that_stays_is_told(change: str, why: str) -> None:
+    net = Net(11 if change == "opset" else 17)
+    data, bias = net.pair(net.input((32, 64))), net.const(weights(192))
+    transposed = change == "moved"
+    weight = net.weight(*((192, 64) if transposed else (64, 192)))
+    weight = net.op("Transpose", weight, perm=[1, 0]) if transposed else weight
+    bias = net.op("Abs", bias) if change == "bias" else bias
+    made = net.op("Gemm", data, weight, bias)
+    shape = net.const([1, 32, 3, 4, 16])
+    moved = net.op("Transpose", net.op("Reshape", made, shape), perm=[2, 0, 3, 1, 4])
+    proto = net.model(*(net.op("Gather", moved, net.const(np.int64(index)), axis=0) for index in range(3)))
+    editor = rewrite(onnx_ir.from_proto(proto))
+    assert [names for reason, names in editor.kept.items() if why in reason] == [[made_by(proto, made)]]
+    found = preflight(onnx_ir.from_proto(proto))
+    assert [each.rule for each in found if each.severity is Severity.SILENT_FLOAT] == ["packed-projection"]
+
+
+def made_by(proto: onnx.ModelProto, value: str) -> str:
+    return next(node.name for node in proto.graph.node if value in node.output)
+
+
+def test_parts_that_something_else_reads_whole_stay_packed() -> None:
+    proto = packed_projection("split")
+    packed = next(node for node in proto.graph.node if node.op_type == "Add").output[0]
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(packed, TensorProto.FLOAT, None))
+    assert legal(proto)[1] == ()

@@ -12,8 +12,10 @@ from sardonyx.backends.tensorrt.findings import Severity
 from sardonyx.backends.tensorrt.layers import Layer
 from sardonyx.backends.tensorrt.legalization import legalize
 from sardonyx.backends.tensorrt.preflight import preflight
+from sardonyx.backends.tensorrt.proof import prove
 from sardonyx.backends.tensorrt.rules import RULES
 from sardonyx.backends.tensorrt.settings import BuildSettings
+from tests.backends.tensorrt.nets import packed_projection
 from tests.backends.tensorrt.rows import CRASHES, ROWS, Outcome, Row
 
 SEVERITIES = {rule.name: rule.severity for rule in RULES}
@@ -60,17 +62,10 @@ def _jobs(row: Row, folder: Path) -> dict[str, BuildJob]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuildResult]:
-    """All rows given to the real builder, in one child process for each compute capability.
-
-    After a build that it refused for 7.5, the builder of tensorrt-rtx 1.7 falls back to float in the next one of the
-    same process, whatever that one's target is.
-    """
+    """All rows given to the real builder, one after the other."""
     folder = tmp_path_factory.mktemp("rows")
-    results: dict[str, BuildResult] = {}
-    for sm in sorted({row.sm for row in ROWS}):
-        jobs = {name: job for row in ROWS if row.sm == sm for name, job in _jobs(row, folder).items()}
-        results |= zip(jobs, build_all(list(jobs.values())), strict=True)
-    return results
+    jobs = {name: job for row in ROWS for name, job in _jobs(row, folder).items()}
+    return dict(zip(jobs, build_all(list(jobs.values())), strict=True))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -132,3 +127,16 @@ def test_a_builder_that_dies_takes_nothing_along(row: Row, tmp_path: Path) -> No
     result = build(path, BuildSettings(compute_capabilities=(row.sm,)))
     assert result.stage is Stage.CRASH
     assert "SIGSEGV" in result.why()
+
+
+@pytest.mark.parametrize("how", ["split", "slice", "gather", "rows", "gemm"])
+def test_projections_into_attention_run_in_int8_once_they_are_legalized(how: str, tmp_path: Path) -> None:
+    path, settings = tmp_path / "row.onnx", BuildSettings(compute_capabilities=("8.6",))
+    model = from_proto(packed_projection(how, attention=True))
+    shares = []
+    for _ in range(2):
+        ir.save(model, path)
+        proof = prove(model, build(path, settings).layers)
+        shares.append((proof.integer, proof.planned))
+        legalize(model)
+    assert shares == [(0, 1), (3, 3)]
