@@ -49,7 +49,7 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     """Matches the models and prints what differs, and what that does to samples."""
     from sardonyx import ir
     from sardonyx.cli.drift import measured, print_drift, print_times
-    from sardonyx.diff import compare, match
+    from sardonyx.diff import MeasuredDiff, compare, match
 
     before, after = ir.load(a, opset=None).model, ir.load(b, opset=None).model
     matching = match(before, after, provenance=not no_provenance)
@@ -58,10 +58,8 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     if html is not None:
         _write_page((before, after), (matching, diff), (str(a), str(b)), run, html)
     if json:
-        found = (
-            {} if run is None else {"drift": run[0].model_dump(mode="json"), "times": run[1].model_dump(mode="json")}
-        )
-        say_json(diff.model_dump(mode="json") | found)
+        document = diff if run is None else MeasuredDiff(**dict(diff), drift=run[0], times=run[1])
+        say_json(document.model_dump(mode="json"))
     else:
         _print((before, after), diff, (str(a), str(b)), everything=everything, summary=summary)
         if run is not None:

@@ -70,7 +70,7 @@ class Place(Part):
         amplification: Relative error here over the largest relative error of what it is computed from; None where
             that is 0.
         noise: What these nodes may add although nothing is wrong.
-        allowed: Largest relative local error that such noise explains.
+        allowed: Largest relative local error that such noise explains; None where it explains any.
         parts: Whether the local error is more than that.
         why: What was found, or why the local error could not be measured; else empty.
     """
@@ -84,7 +84,7 @@ class Place(Part):
     local: Error | None
     amplification: float | None
     noise: Noise
-    allowed: float
+    allowed: float | None
     parts: bool
     why: str = ""
 

@@ -1,5 +1,6 @@
 """From measured errors to a verdict: which places part, and which is the first."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -74,7 +75,7 @@ class Judge:
             local=local,
             amplification=amplification,
             noise=point.noise,
-            allowed=allowed,
+            allowed=allowed if math.isfinite(allowed) else None,
             parts=_exceeds(error, bound),
             why=self._measured[point.after].failed or error.reason,
         )

@@ -3,6 +3,7 @@
 from sardonyx import ir
 from sardonyx.diff.correspondence import Group, How, Matching, NodeRef
 from sardonyx.diff.groups import Grouping
+from sardonyx.diff.likeness import match_like_weights
 from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.propagation import Propagation
 from sardonyx.diff.stages import Stages, match_interface
@@ -43,8 +44,10 @@ def match(before: ir.Model, after: ir.Model, *, provenance: bool = True) -> Matc
 
 def _match_values(pairs: Pairs) -> None:
     stages, propagation = Stages(pairs), Propagation(pairs)
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         found = stages.alike() + stages.weights() + stages.names()
+        if turn == 0:
+            found += match_like_weights(pairs)
         found += stages.alike_but_for_weights() + stages.in_order() + propagation.run()
         if not found and not stages.all_in_order():
             break

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,16 +100,17 @@ class Measuring:
         inputs = {value.name for value in self._before.graph.inputs}
         needed = dict.fromkeys(name for p in chunk for name in (p.before, *p.before_reads))
         taps = [name for name in needed if name not in inputs]
-        part, _ = cut_model(self._before, taps)
+        part = cut_model(self._before, taps)[0] if taps else None
         feeds = iter(samples)
         while True:
             batch: list[tuple[Feed, Mapping[str, Array]]] = []
             used = 0
-            with opened_part(part, self._options) as session:
-                for feed in feeds:
-                    arrays = session.run(fitting(session, feed), taps)
+            with nullcontext() if part is None else opened_part(part, self._options) as session:
+                for passing in feeds:
+                    feed = {name: np.array(array) for name, array in passing.items()}  # its maker may fill it anew
+                    arrays = [] if session is None else session.run(fitting(session, feed), taps)
                     batch.append((feed, {**feed, **dict(zip(taps, arrays, strict=True))}))
-                    used += sum(array.nbytes for array in arrays)
+                    used += sum(array.nbytes for array in (*feed.values(), *arrays))
                     if used >= self._options.budget_bytes:
                         break
             if not batch:
@@ -157,7 +158,17 @@ def opened_part(part: ir.Model, options: DriftOptions) -> Iterator[Session]:
 
 
 def fitting(session: Session, feed: Feed) -> Feed:
-    """Returns what of a feed a part of its model takes."""
+    """Returns what of a feed a part of its model takes.
+
+    Raises:
+        DataError: If something of that is missing.
+    """
+    missing = [spec for spec in session.inputs if spec.name not in feed]
+    if missing:
+        raise DataError(
+            f"A sample has no input {missing[0].name!r}, which the model needs.",
+            remedy=f"Provide an array for {missing[0]}.",
+        )
     return {spec.name: feed[spec.name] for spec in session.inputs}
 
 

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 
 from sardonyx import ir
 
-QUANTIZERS = frozenset({"QuantizeLinear"})
-DEQUANTIZERS = frozenset({"DequantizeLinear"})
-
 _CLIPPING = frozenset({"Relu", "Clip"})
 
 
@@ -51,12 +48,12 @@ class Pairs:
 
 def is_dequantize(node: ir.Node | None) -> bool:
     """Whether a node is a DequantizeLinear of any domain."""
-    return node is not None and node.op_type in DEQUANTIZERS
+    return node is not None and node.op_type == "DequantizeLinear"
 
 
 def is_quantize(node: ir.Node | None) -> bool:
     """Whether a node is a QuantizeLinear of any domain."""
-    return node is not None and node.op_type in QUANTIZERS
+    return node is not None and node.op_type == "QuantizeLinear"
 
 
 def rounded_forms(value: ir.Value) -> Iterator[ir.Value]:
@@ -89,6 +86,8 @@ def pairs_of(before: ir.Graph, after: ir.Graph, values: Mapping[ir.Value, ir.Val
     roots: dict[ir.Value, ir.Value] = {}
     for old, new in (*values.items(), *zip(before.outputs, after.outputs, strict=False)):
         for b, a in _as_floats(old, new):
+            if b.const_value is not None or a.const_value is not None:
+                continue
             roots.setdefault(_root(a), _root(b))
     found: dict[ir.Value, Pair] = {}
     given: dict[ir.Value, ir.Value] = {}
@@ -96,8 +95,7 @@ def pairs_of(before: ir.Graph, after: ir.Graph, values: Mapping[ir.Value, ir.Val
         for pair in _apart(b, a, given):
             found.setdefault(pair.after, pair)
     given = {pair.after: pair.before for pair in found.values()} | given
-    computed = (pair for pair in found.values() if pair.after.producer() is not None)
-    return Pairs(tuple(pair for pair in computed if pair.before.const_value is None), given)
+    return Pairs(tuple(pair for pair in found.values() if pair.after.producer() is not None), given)
 
 
 def _apart(b: ir.Value, a: ir.Value, given: dict[ir.Value, ir.Value]) -> Iterator[Pair]:
@@ -122,7 +120,8 @@ def _around_activation(b: ir.Value, a: ir.Value) -> tuple[ir.Value, ir.Value]:
     if maker is not None and maker.op_type in _CLIPPING and (other is None or other.op_type != maker.op_type):
         return (maker.inputs[0] or b), b
     readers = [use.node for use in b.uses()]
-    if len(readers) == 1 and readers[0].op_type in _CLIPPING and all(is_quantize(use.node) for use in a.uses()):
+    kept = {use.node.op_type for value in (a, *rounded_forms(a)) for use in value.uses()}
+    if len(readers) == 1 and readers[0].op_type in _CLIPPING and readers[0].op_type not in kept:
         return b, readers[0].outputs[0]
     return b, b
 

@@ -116,7 +116,7 @@ class Stages:
         What they compute may differ by what was folded into the weights, so that is left to the neighbourhood.
         """
         pairs = self.pairs
-        nodes = [_heavy(view) for view in (pairs.before, pairs.after)]
+        nodes = [heavy_nodes(view) for view in (pairs.before, pairs.after)]
         shared = _shared_keys(pairs, nodes)
         tokens = [[_token(view, n, shared, m) for n in found] for view, found, m in self._sides(nodes)]
         found = 0
@@ -168,7 +168,7 @@ class Stages:
         return sum(a is not None and b is not None and a.kind == b.kind for a, b in kinds) / len(kinds)
 
 
-def _heavy(view: View) -> list[NodeView]:
+def heavy_nodes(view: View) -> list[NodeView]:
     """Nodes that read data and weights, in an order that follows from the graph."""
     return [
         node

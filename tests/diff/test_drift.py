@@ -1,5 +1,7 @@
 """Errors along two models: what is compared, what is explained, and which place is the first that parts."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -15,7 +17,7 @@ from sardonyx.errors import DataError, UsageError
 from sardonyx.measure import describe_machine, load_samples
 from sardonyx.passes.base import PassContext
 from sardonyx.pipeline import PassManager, available_passes, parse_pipeline
-from tests.models_for_tests import cnn, images, model, weights
+from tests.models_for_tests import Array, cnn, images, model, weights
 
 
 def by_name(before: ir.Model, after: ir.Model) -> Matching:
@@ -186,6 +188,43 @@ def test_the_second_model_may_not_need_more_inputs() -> None:
     other = model([helper.make_node("Add", ["x", "z"], ["y"])], {"x": [3], "z": [3]}, {"y": [3]})
     with pytest.raises(UsageError, match="input 'z'"):
         drift(one, other, by_name(one, other), load_samples([{"x": weights(3)}]))
+
+
+def test_a_sample_must_have_every_input() -> None:
+    one = ir.load(cnn()).model
+    with pytest.raises(DataError, match="no input 'image'"):
+        drift(one, one, by_name(one, one), load_samples([{"picture": weights(1, 3, 16, 16)}]))
+
+
+def test_a_generator_may_fill_its_arrays_anew() -> None:
+    one, other = ir.load(cnn()).model, changed_weight("w2", 1.5)
+
+    def reusing() -> Iterator[dict[str, Array]]:
+        array = np.empty((1, 3, 16, 16), np.float32)
+        for feed in images(3):
+            array[:] = feed["image"]
+            yield {"image": array}
+
+    found = drift(one, other, by_name(one, other), load_samples(reusing))
+    assert found.places == between(one, other).places
+
+
+def test_a_rounded_input_is_compared_with_the_input() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale"], ["q"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["d"], name="dequantize"),
+    ]
+    relu = helper.make_node("Relu", ["x"], ["y"], name="relu")
+    before = model([relu], {"x": [4]}, {"y": [4]})
+    after = model([*nodes, helper.make_node("Relu", ["d"], ["y"])], {"x": [4]}, {"y": [4]}, {"scale": np.float32(0.1)})
+    sample = {"x": np.array([-5, 1.04, 7.03, 20], np.float32)}
+    found = drift(before, after, Matching((), {"x": "x"}, {}), load_samples([sample]))
+    rounded, result = found.places
+    assert (rounded.before, rounded.after, rounded.noise) == ("x", "d", "step")
+    assert rounded.total.max_abs == pytest.approx(5.0)  # without a zero point the grid is unsigned: -5 becomes 0
+    assert result.local is not None
+    assert result.local.equal
+    assert not result.total.equal
 
 
 def test_there_must_be_samples() -> None:

@@ -1,6 +1,5 @@
 """Where the time goes: the runtime's nodes, by nodes of the models. Only sums and names are tested, not speed."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 
 from sardonyx import ir
 from sardonyx.cli.main import app
+from sardonyx.diff.document import MeasuredDiff
 from sardonyx.diff.matching import match
 from sardonyx.diff.timing import Times, node_times
 from sardonyx.errors import BackendError
@@ -71,6 +71,8 @@ def test_diff_with_data_prints_both(tmp_path: Path) -> None:
     assert "first parts at w2" in done.stdout
     assert "conv2 (Conv) -> conv2 (Conv)" in done.stdout
     assert "time of all nodes" in done.stdout
-    said = json.loads(CliRunner().invoke(app, [*args, "--json"]).stdout)
-    assert said["drift"]["places"][said["drift"]["first"]]["before"] == "w2"
-    assert Times.model_validate(said["times"]).regions
+    said = MeasuredDiff.model_validate_json(CliRunner().invoke(app, [*args, "--json"]).stdout)
+    assert said.drift.first is not None
+    assert said.drift.places[said.drift.first].before == "w2"
+    assert said.times.regions
+    assert not said.same
