@@ -53,11 +53,8 @@ def print_drift(drift: "Drift") -> None:
     else:
         say("  no node adds more than rounding or the grid of its quantizers explains")
     if rescaled := [place for place in drift.places if place.rescaled is not None]:
-        example = rescaled[0]
-        say(
-            f"  {len(rescaled)} places compared without factors that their readers take up again, first {example.before}:"
-        )
-        say(f"    {example.rescaled}")
+        say(f"  {len(rescaled)} places compared without factors that their readers take up again, first of them")
+        say(f"    {rescaled[0].before}: {rescaled[0].rescaled}")
     for name, reason in list(drift.not_compared.items())[:_SHOWN]:
         say(f"  not compared: {name}: {reason}")
     _print_places(parting[:_SHOWN] or drift.largest[:_SHOWN])

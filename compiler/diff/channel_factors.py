@@ -1,5 +1,6 @@
 """Factors by channel between two forms of a value: whether one is the other times a positive number per channel."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -8,11 +9,15 @@ import numpy.typing as npt
 
 from sardonyx.measure import Array
 
-_FEWEST = 4
-"""Elements of a channel, over all samples, from which a factor can be told from noise."""
+_FEWEST = 2
+"""Elements of a channel, over all samples, from which it can be told whether a factor fits."""
 _MOST_CHANNELS = 1 << 16
 _EXPLAINED = 0.5
 """Relative error that may remain, as a share of that without factors, for factors to be what explains it."""
+_LEAST, _MOST = 1e-4, 0.3
+"""Relative error without factors that asks for an explanation, and that which remains of a value that is the same."""
+_ROUNDS, _SETTLED = 100, 1e-7
+"""Of a fit along two axes in turns: most rounds, and the relative change after which it has ended."""
 
 Sums = npt.NDArray[np.float64]
 
@@ -112,7 +117,7 @@ def _fit(axis: int, sums: _AxisSums) -> Rescaling | None:
     apart = np.maximum(_remaining(sums, factors), 0.0).sum() * sums.count / (sums.count - 1)
     plain = np.maximum(_remaining(sums, np.ones_like(factors)), 0.0).sum()
     scaled = float((np.square(factors) * sums.first).sum())
-    if not scaled or apart > _EXPLAINED**2 * plain:
+    if not plain > _LEAST**2 * total or not apart <= min(_EXPLAINED**2 * plain, _MOST**2 * scaled):
         return None
     return Rescaling(axis, factors, float(np.sqrt(apart / scaled)))
 
@@ -134,17 +139,40 @@ def constant_factors(before: Array, after: Array, made: Rescaling | None, read: 
     Returns:
         Factors that broadcast over the constant; None where those of the values do not explain the difference.
     """
-    makes = [1.0, *(() if made is None else _placed(made.factors, before.shape))]
-    takes = [1.0, *(spot for one in read for spot in _placed(1 / one.factors, before.shape))]
-    plain = float(np.square(after - before, dtype=np.float64).sum())
-    best, least = None, _EXPLAINED**2 * plain
-    for factors in (np.asarray(make * take) for make in makes for take in takes):
+    best, least = None, _EXPLAINED**2 * float(np.square(after - before, dtype=np.float64).sum())
+    makes = _placed([] if made is None else [made.factors], before.shape)
+    takes = _placed([1 / one.factors for one in read], before.shape)
+    for parts in itertools.product([None, *makes], [None, *takes]):
+        placed = [part for part in parts if part is not None]
+        if not placed:
+            continue
+        factors = np.asarray(np.prod(np.broadcast_arrays(*placed), axis=0))
+        if before.ndim > 1:
+            factors = _refined(before, after, factors, [part.shape for part in placed])
         apart = float(np.square(after - before * factors).sum())
-        if factors.ndim and apart < least:
+        if apart < least:
             best, least = factors, apart
     return best
 
 
-def _placed(factors: Sums, shape: Sequence[int]) -> list[Sums]:
+def _placed(factors: Sequence[Sums], shape: Sequence[int]) -> list[Sums]:
     """Factors along each axis of a shape that has as many indices."""
-    return [spread(factors, axis, len(shape)) for axis, size in enumerate(shape) if size == factors.size]
+    return [spread(one, axis, len(shape)) for one in factors for axis, size in enumerate(shape) if size == one.size]
+
+
+def _refined(before: Array, after: Array, factors: Sums, shapes: list[tuple[int, ...]]) -> Sums:
+    """Fits factors of some broadcasting shapes to a constant by least squares, in turns.
+
+    A slice of a constant says more of its factor than values can that are small on the samples.
+    """
+    axes = [(shape, tuple(axis for axis, size in enumerate(shape) if size == 1)) for shape in shapes]
+    for _ in range(_ROUNDS if len(axes) > 1 else 1):
+        change = 0.0
+        for shape, others in axes:
+            scaled = before * factors
+            both, power = (scaled * after).sum(others, keepdims=True), np.square(scaled).sum(others, keepdims=True)
+            step = np.divide(both, power, out=np.ones(shape), where=(power > 0) & (both > 0))
+            factors, change = factors * step, max(change, float(np.abs(step - 1).max()))
+        if change < _SETTLED:
+            break
+    return factors

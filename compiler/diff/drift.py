@@ -27,8 +27,8 @@ def drift(
     Each value is compared twice: as both models compute it from the samples, and as the second model's nodes compute it
     when they are given the first model's values. The second error is the one that these nodes make; the first holds all
     errors before them as well. A value that a pass rescaled by channel, and that its readers take up again, is compared
-    without its factors; outputs never are. Both run without the runtime's graph optimizations, one loaded at a time. What is in the
-    body of an If, Loop or Scan is compared at the outputs of that node.
+    without its factors; outputs never are. Both run without the runtime's graph optimizations, one loaded at a time.
+    What is in the body of an If, Loop or Scan is compared at the outputs of that node.
 
     Args:
         before: The first model, with shapes.

@@ -83,8 +83,8 @@ class Judge:
         )
 
     def _allowed(self, point: Checkpoint) -> float:
-        """What is explained: by what its nodes may add, and by how exactly the factors are known that it has to do with."""
-        return max(self._explained(point), self._settled.uncertainty((point.after, *point.after_reads)))
+        """What its nodes may add, with what is unknown of the factors that it has to do with."""
+        return self._explained(point) + self._settled.uncertainty_at(point)
 
     def _explained(self, point: Checkpoint) -> float:
         if point.noise is Noise.MIXED:
@@ -95,7 +95,7 @@ class Judge:
 
     def _constant(self, pair: ConstantPair) -> Place:
         old, new = ir.read_array(pair.before_tensor), ir.read_array(pair.after_tensor)
-        factors = self._settled.constants.get(pair.after)
+        factors, place = self._settled.constants.get(pair.after, (None, None))
         if factors is not None:
             old = (old * factors).astype(old.dtype)
         errors = ErrorAccumulator([pair.after.name or ""])
@@ -104,7 +104,11 @@ class Judge:
         restorer = pair.after.producer()
         rms = float(np.sqrt(np.mean(np.square(old, dtype=np.float64)))) if old.size else 0.0
         bound, largest = constant_bounds(restorer if is_dequantize(restorer) else None, rms, pair.before.dtype)
-        bound = max(bound, 0.0 if factors is None else self._settled.uncertainty(self._settled.rescaled))
+        if place is not None:
+            unknown = self._settled.uncertainty_at(place)
+            bound, largest = bound + unknown, largest + unknown * float(np.abs(old).max(initial=0.0))
+            if old.ndim == 1:  # what reads it answers for it
+                bound = largest = math.inf
         nodes = [node for node in (restorer, pair.reader_after) if node is not None]
         far = error.max_abs > largest
         return Place(
@@ -117,7 +121,7 @@ class Judge:
             local=error,
             amplification=None,
             noise=Noise.STEP if is_dequantize(restorer) else Noise.ROUNDING,
-            allowed=bound,
+            allowed=bound if math.isfinite(bound) else None,
             parts=_exceeds(error, bound) or far,
             rescaled=None if factors is None else ChannelFactors.of(factors),
             why=f"an element is {error.max_abs:.3g} off, more than {largest:.3g}" if far else error.reason,

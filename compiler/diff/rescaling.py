@@ -1,8 +1,8 @@
 """Which values a pass rescaled by channel, and took up again in what reads them: the function is the same.
 
-Factors alone prove nothing: a wrong scale of one channel has them as well. What tells them apart are the readers of such
-values. Given the first model's value times its factors, a reader that takes them up again computes what the first model
-computes; a reader that knows nothing of them does so when it is given the first model's value itself.
+Factors alone prove nothing: a wrong scale of one channel has them as well. What tells them apart are the readers of
+such values. Given the first model's value times its factors, a reader that takes them up again computes what the first
+model computes; a reader that knows nothing of them does so when it is given the first model's value itself.
 """
 
 from collections import defaultdict
@@ -19,6 +19,10 @@ from sardonyx.diff.measuring import Measured
 
 _BETTER = 0.5
 """A reader says that a value is rescaled, or that it is not, where its error falls to this share or rises as much."""
+_TELLING = 1e-4
+"""Relative error beyond that of rounding, from which on a reader says something."""
+_MARGIN = 2.0
+"""Factors of a value, and those of a constant that it is made with, are each known as exactly as the value agrees."""
 
 Rescalings = Mapping[str, Rescaling]
 """By the name of the second model's value."""
@@ -33,16 +37,21 @@ class Settled:
     Attributes:
         measured: By the name of the second model's value.
         rescaled: The values that are rescaled.
-        constants: By the second model's constant: what it was multiplied by, broadcasting over it.
+        constants: By the second model's constant: what it was multiplied by, broadcasting over it, and the place at
+            which it is read.
     """
 
     measured: Mapping[str, Measured]
     rescaled: Rescalings = field(default_factory=dict)
-    constants: Mapping[ir.Value, Sums] = field(default_factory=dict)
+    constants: Mapping[ir.Value, tuple[Sums, Checkpoint]] = field(default_factory=dict)
 
-    def uncertainty(self, names: Iterable[str]) -> float:
-        """Returns how exactly the factors of some values are known, as a relative error; 0 where none is rescaled."""
-        return max((self.rescaled[name].error for name in names if name in self.rescaled), default=0.0)
+    def uncertainty_at(self, point: Checkpoint) -> float:
+        """Returns what is unknown of the factors of what a place computes and reads."""
+        return self._uncertainty((point.after, *point.after_reads))
+
+    def _uncertainty(self, names: Iterable[str]) -> float:
+        """Sum of relative errors; 0 where none is rescaled."""
+        return _MARGIN * sum(self.rescaled[name].error for name in dict.fromkeys(names) if name in self.rescaled)
 
 
 def settle(plan: Plan, measured: Mapping[str, Measured], outputs: Iterable[str], again: Remeasure) -> Settled:
@@ -59,20 +68,12 @@ def settle(plan: Plan, measured: Mapping[str, Measured], outputs: Iterable[str],
     supposed = {name: one for name, one in found.items() if one is not None}
     if not supposed:
         return Settled(measured)
-    trial, constants = _try(plan, supposed, again)
-    kept = _confirmed(plan, supposed, measured, trial)
+    kept = _confirmed(plan, supposed, again)
     if not kept:
         return Settled(measured)
-    if len(kept) < len(supposed):
-        trial, constants = _try(plan, kept, again)
-    return Settled({**measured, **trial}, kept, constants)
-
-
-def _try(plan: Plan, supposed: Rescalings, again: Remeasure) -> tuple[Mapping[str, Measured], Mapping[ir.Value, Sums]]:
-    """Measures at the places that values supposed to be rescaled touch, as if they were."""
-    constants: dict[ir.Value, Sums] = {}
-    points = [_rescaled_constants(p, supposed, constants) for p in plan.checkpoints if _touched(p, supposed)]
-    return again(points, supposed), constants
+    constants: dict[ir.Value, tuple[Sums, Checkpoint]] = {}
+    points = [_rescaled_constants(p, kept, constants) for p in plan.checkpoints if _touched(p, kept)]
+    return Settled({**measured, **again(points, kept)}, kept, constants)
 
 
 def _touched(point: Checkpoint, supposed: Rescalings) -> list[str]:
@@ -80,34 +81,45 @@ def _touched(point: Checkpoint, supposed: Rescalings) -> list[str]:
     return [name for name in dict.fromkeys((point.after, *point.after_reads)) if name in supposed]
 
 
-def _rescaled_constants(point: Checkpoint, supposed: Rescalings, constants: dict[ir.Value, Sums]) -> Checkpoint:
-    """Rescales the first model's constants of a place as well; what factors do not explain keeps its own content."""
+def _rescaled_constants(
+    point: Checkpoint, supposed: Rescalings, constants: dict[ir.Value, tuple[Sums, Checkpoint]]
+) -> Checkpoint:
+    """Rescales the first model's constants of a place as well, where factors explain what they are in the second.
+
+    A vector has one element a channel, which tells nothing of its factor: the nodes read their own, and answer for it.
+    """
     read = [supposed[name] for name in point.after_reads if name in supposed]
     exchanged = []
     for pair, replacement in zip(point.constants, point.replacements, strict=True):
         before = ir.read_array(pair.before_tensor)
         factors = constant_factors(before, ir.read_array(pair.after_tensor), supposed.get(point.after), read)
         if factors is not None:
-            constants[pair.after] = factors
+            constants[pair.after] = factors, point
+        if factors is not None and before.ndim > 1:
             exchanged.append(replace(replacement, tensor=ir.tensor((before * factors).astype(before.dtype))))
     return replace(point, replacements=tuple(exchanged))
 
 
-def _confirmed(
-    plan: Plan, supposed: Rescalings, plain: Mapping[str, Measured], trial: Mapping[str, Measured]
-) -> Rescalings:
-    """Returns the values whose readers take up the factors again, by runs of connected values as a whole."""
+def _confirmed(plan: Plan, supposed: Rescalings, again: Remeasure) -> Rescalings:
+    """Returns the values whose readers take up the factors again, by runs of connected values as a whole.
+
+    All nodes read their own constants here: those may be what takes the factors up.
+    """
     runs = UnionFind(supposed)
     for point in plan.checkpoints:
         runs.union(*_touched(point, supposed))
+    readers = {
+        point.after: (replace(point, constants=(), replacements=()), read[0])
+        for point in plan.checkpoints
+        if point.after not in supposed and (read := [name for name in point.after_reads if name in supposed])
+    }
+    points = [point for point, _ in readers.values()]
+    plain, given = again(points, {}), again(points, supposed)
     votes: dict[str, list[bool]] = defaultdict(list)
-    for point in plan.checkpoints:
-        read = [name for name in point.after_reads if name in supposed]
-        if not read or point.after in supposed:
-            continue
-        without, given = _local(plain[point.after]), _local(trial[point.after])
-        if min(without, given) <= _BETTER * max(without, given):
-            votes[runs[read[0]]].append(given < without)
+    for name, (_, read_value) in readers.items():
+        errors = _local(plain[name]), _local(given[name])
+        if min(errors) < _BETTER * max(errors) and max(errors) > _TELLING:
+            votes[runs[read_value]].append(errors[1] < errors[0])
     return {name: one for name, one in supposed.items() if votes[runs[name]] and all(votes[runs[name]])}
 
 
