@@ -7,6 +7,10 @@ Without a model, a transformer with random weights is made: 6 layers of width 57
 standard normal unless SAMPLES names some. `time` runs plain inference and each calibrator in turn, several times over
 the same samples, and prints medians of the ratios; computing the ranges, once at the end of a calibration, is printed
 by itself. Observers run beside inference in a second thread: where other work keeps the cores busy, look at CPU time.
+
+Finding the extremes of an element costs about 0.3 ns, and counting it 1.2 to 3 ns in all, by how cold the caches are.
+At 1.7 ns that is at most 1.3 times plain inference where a model spends 5.7 ns or more on each element that is
+observed, as transformers do. Of small convolutional networks, which spend 0.6 to 0.9 ns, it is 4 to 6 times.
 """
 
 import sys
@@ -145,7 +149,7 @@ def compare_times(path: str, samples: Samples) -> None:
             session.run(feed, tapped)
 
     def observe(bank: ObserverBank) -> None:
-        observe_samples(session, bank, tapped, enumerate(feeds), lambda index: None)
+        observe_samples(session, bank, tapped, enumerate(feeds), lambda indices: None)
 
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ("plain", *banks)}
     plain()

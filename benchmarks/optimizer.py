@@ -2,12 +2,14 @@
 
     pip install onnxsim==0.8.1 onnxslim==0.1.98 onnxscript
     python benchmarks/optimizer.py RESULTS.jsonl FOLDER [FOLDER ...] [--only TEXT] [--minutes 30] [--latency 0.5]
+    python benchmarks/optimizer.py RESULTS.jsonl FOLDER [FOLDER ...] --nodes-only [--tools TOOL ...]
     python benchmarks/optimizer.py RESULTS.jsonl                      # the summary of what was measured so far
 
 A FOLDER holds `NAME/model.onnx` beside feeds: `NAME/feeds_*.npz`, or `NAME/eval.py` with `calib()`. The torch exports
 come from `python -m sardonyx.models.exports FOLDER`. Each model has a process of its own, in which the tools take turns
 three times; per tool its least time counts, loading and saving included, importing left out. Peak memory is that of
-one more process a tool. Models that RESULTS has already are left out, so a run can be taken up again.
+one more process a tool. What RESULTS has already is left out, so a run can be taken up again. With --nodes-only nothing
+is timed: each tool works once, and nodes and the outputs for one sample are compared.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing import get_context
@@ -40,6 +43,7 @@ EQUAL_DB = 90.0
 NOISE = 0.02
 """Two sessions of one model differ by less than this where machines are shared."""
 MODEL_SECONDS = 900.0
+ORIGINAL = "original"
 OURS, OURS_ON_TARGET = "sardonyx", "sardonyx-ort"
 Row = dict[str, Any]
 
@@ -132,21 +136,53 @@ def count(path: Path) -> dict[str, int]:
     return {"nodes": len(nodes), "foreign": sum(bool(node.domain) for node in nodes)}
 
 
-def measure_model(folder: Path, latency: float) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Plan:
+    """What to measure of a model.
+
+    Attributes:
+        tools: Names of tools.
+        latency: Seconds of timed runs a model and tool; None: neither tools nor models are timed.
+    """
+
+    tools: tuple[str, ...]
+    latency: float | None
+
+
+def measure_model(folder: Path, plan: Plan) -> Iterator[Row]:
     """Yields a row for the original and one a tool; a tool that fails is a result of this benchmark."""
+    yield {"tool": ORIGINAL, **count(folder / "model.onnx")}
+    with tempfile.TemporaryDirectory() as temporary:
+        written = {tool: Path(temporary) / tool / "model.onnx" for tool in plan.tools}
+        for path in written.values():
+            path.parent.mkdir()
+        measured = _counted(folder, written) if plan.latency is None else _timed(folder, written, plan.latency)
+        yield from measured
+
+
+def _counted(folder: Path, written: Mapping[str, Path]) -> Iterator[Row]:
+    """Lets each tool work once, and counts and compares what it has written."""
+    source = folder / "model.onnx"
+    feeds = feeds_of(folder)[:1]
+    for tool, path in written.items():
+        try:
+            TOOLS[tool](str(source), str(path))
+        except Exception as error:  # whatever a peer raises is the result: that it fails, and how
+            yield {"tool": tool, "failed": " ".join(f"{type(error).__name__}: {error}".split())[:160]}
+            continue
+        yield {"tool": tool, **count(path), **_compared(source, path, feeds)}
+
+
+def _timed(folder: Path, written: Mapping[str, Path], latency: float) -> Iterator[Row]:
     source = folder / "model.onnx"
     feeds = feeds_of(folder)
-    yield {"tool": "original", **count(source)}
-    with tempfile.TemporaryDirectory() as temporary:
-        written = {tool: Path(temporary) / tool / "model.onnx" for tool in TOOLS}
-        rows: dict[str, Row] = {}
-        for tool, path in written.items():
-            path.parent.mkdir()
-            rows[tool] = {"tool": tool, **_peak(TOOLS[tool], source, path)}
-        working = [tool for tool, row in rows.items() if "failed" not in row]
-        for tool, seconds in _take_turns(working, source, written).items():
-            rows[tool] |= {"seconds": round(seconds, 4), **count(written[tool])}
-            rows[tool] |= _against(source, written[tool], feeds, latency)
+    rows: dict[str, Row] = {}
+    for tool, path in written.items():
+        rows[tool] = {"tool": tool, **_peak(TOOLS[tool], source, path)}
+    working = [tool for tool, row in rows.items() if "failed" not in row]
+    for tool, seconds in _take_turns(working, source, written).items():
+        rows[tool] |= {"seconds": round(seconds, 4), **count(written[tool])}
+        rows[tool] |= _compared(source, written[tool], feeds, latency)
     yield from rows.values()
 
 
@@ -168,36 +204,38 @@ def _take_turns(tools: Sequence[str], source: Path, written: Mapping[str, Path])
     return {tool: min(taken[1:]) for tool, taken in times.items()}
 
 
-def _against(source: Path, written: Path, feeds: Sequence[dict[str, Any]], latency: float) -> Row:
-    """Compares outputs, the runtime's optimizations off, and times both with all of them on."""
+def _compared(source: Path, written: Path, feeds: Sequence[dict[str, Any]], latency: float | None = None) -> Row:
+    """Compares outputs, the runtime's optimizations off, and times both with all of them on, where a time is given."""
     try:
         with _plain(source) as original, _plain(written) as optimized:
             errors = ErrorAccumulator([output.name for output in original.outputs])
             for feed in feeds:
                 errors.update(original.run(feed), optimized.run(feed))
             noise = min(min(error.sqnr_db, 999.0) if error.ok else -999.0 for error in errors.result())
-        with Session(source) as original, Session(written) as optimized:
-            timing = paired_latency(original, optimized, feeds[0], seconds=latency)
+        row: Row = {"sqnr_db": round(noise, 1)}
+        if latency is not None:
+            with Session(source) as original, Session(written) as optimized:
+                timing = paired_latency(original, optimized, feeds[0], seconds=latency)
+            row["speedup"] = [round(value, 3) for value in (timing.ratio, timing.low, timing.high)]
     except (BackendError, DataError) as error:
         return {"does_not_run": " ".join(error.message.split())[:160]}
-    ratio = [round(value, 3) for value in (timing.ratio, timing.low, timing.high)]
-    return {"sqnr_db": round(noise, 1), "speedup": ratio}
+    return row
 
 
 def _plain(path: Path) -> Session:
     return Session(path, options=SessionOptions(optimization="disabled"))
 
 
-def _work(sender: Connection, folder: Path, latency: float) -> None:
-    for row in measure_model(folder, latency):
+def _work(sender: Connection, folder: Path, plan: Plan) -> None:
+    for row in measure_model(folder, plan):
         sender.send(row)
 
 
-def rows_of(folder: Path, latency: float) -> list[Row]:
+def rows_of(folder: Path, plan: Plan) -> list[Row]:
     """Measures a model in a process of its own, which may die or be late; what it has told by then is kept."""
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, folder, latency))
+    process = context.Process(target=_work, args=(sender, folder, plan))
     process.start()
     sender.close()
     rows: list[Row] = []
@@ -210,8 +248,9 @@ def rows_of(folder: Path, latency: float) -> list[Row]:
     if process.is_alive() and time.monotonic() >= deadline:
         process.kill()
     process.join()
-    if len(rows) <= 1:
-        rows.append({"tool": "all", "failed": f"the model's process ended with {process.exitcode}"})
+    told = {row["tool"] for row in rows}
+    ended = f"the model's process ended with {process.exitcode}"
+    rows += [{"tool": tool, "failed": ended} for tool in plan.tools if tool not in told]
     return [{"set": folder.parent.name, "model": folder.name, **row} for row in rows]
 
 
@@ -223,11 +262,12 @@ def _cell(row: Row | None) -> str:
     if row is None or "failed" in row:
         return "failed"
     nodes = f"{row['nodes']} ({row['foreign']})" if row["foreign"] else str(row["nodes"])
-    if row["tool"] == "original":
+    if row["tool"] == ORIGINAL:
         return nodes
     wrong = "" if _equal(row) else " **differs**" if "sqnr_db" in row else " does not run"
-    speed = f"{row['speedup'][0]:.2f}x" if "speedup" in row else ""
-    return f"{nodes}{wrong}, {row['seconds']:.2f} s, {row['peak_mib']} MiB, {speed}"
+    cost = f", {row['seconds']:.2f} s, {row['peak_mib']} MiB" if "seconds" in row else ""
+    speed = f", {row['speedup'][0]:.2f}x" if "speedup" in row else ""
+    return f"{nodes}{wrong}{cost}{speed}"
 
 
 def _equal(row: Row | None) -> bool:
@@ -242,7 +282,7 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
     yield f"| model | original | {' | '.join(TOOLS)} |"
     yield f"|---|---|{'---|' * len(TOOLS)}"
     for name, tools in models.items():
-        yield f"| {name} | {' | '.join(_cell(tools.get(tool)) for tool in ('original', *TOOLS))} |"
+        yield f"| {name} | {' | '.join(_cell(tools.get(tool)) for tool in (ORIGINAL, *TOOLS))} |"
     yield "\nNodes (outside the standard domain), seconds, peak memory, median paired speed-up over the original.\n"
     for ours in (OURS, OURS_ON_TARGET):
         yield from _verdict(ours, models)
@@ -250,7 +290,7 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
 
 def _verdict(ours: str, models: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
     """How one configuration of ours stands against the peers."""
-    measured = {name: tools for name, tools in models.items() if "seconds" in tools.get(ours, {})}
+    measured = {name: tools for name, tools in models.items() if "nodes" in tools.get(ours, {})}
     mine = {name: tools[ours] for name, tools in measured.items()}
     lost = {}
     for name, tools in measured.items():
@@ -273,9 +313,10 @@ def _verdict(ours: str, models: Mapping[str, Mapping[str, Row]]) -> Iterator[str
     yield f"- outputs not equal, or do not run: {', '.join(different) or 'none'}"
     yield f"- median speed-up: {_median([row['speedup'][0] for row in mine.values() if 'speedup' in row])}"
     for peer in PEERS:
-        pairs = [(mine[n]["seconds"], t[peer]["seconds"]) for n, t in measured.items() if "seconds" in t.get(peer, {})]
-        failed = sum("seconds" not in t.get(peer, {}) for t in measured.values())
-        wrong = sum("seconds" in t.get(peer, {}) and not _equal(t[peer]) for t in measured.values())
+        rows = {name: tools[peer] for name, tools in measured.items() if peer in tools}
+        pairs = [(mine[name]["seconds"], row["seconds"]) for name, row in rows.items() if "seconds" in row]
+        failed = sum("failed" in row for row in rows.values())
+        wrong = sum("failed" not in row and not _equal(row) for row in rows.values())
         yield (
             f"- against {peer}: median seconds {_median([a for a, _ in pairs])} to {_median([b for _, b in pairs])}, "
             f"median ratio {_median([a / b for a, b in pairs])}; it fails on {failed} and differs on {wrong}"
@@ -291,18 +332,22 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only models whose name contains this")
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no model after this long")
     parser.add_argument("--latency", type=float, default=0.5, help="seconds of timed runs a model and tool")
+    parser.add_argument("--nodes-only", action="store_true", help="time nothing")
+    parser.add_argument("--tools", nargs="+", choices=[*TOOLS], default=[*TOOLS])
     arguments = parser.parse_args()
+    latency = None if arguments.nodes_only else arguments.latency
     results: Path = arguments.results
     known = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
     rows = [json.loads(line) for line in known]
-    done = {(row["set"], row["model"]) for row in rows}
+    done = {(row["set"], row["model"], row["tool"]) for row in rows}
     deadline = time.monotonic() + 60 * arguments.minutes
     with results.open("a", encoding="utf-8") as file:
         for path in sorted(path for folder in arguments.folders for path in folder.resolve().glob("*/model.onnx")):
             key = (path.parent.parent.name, path.parent.name)
-            if key in done or arguments.only not in path.parent.name or time.monotonic() > deadline:
+            missing = tuple(tool for tool in arguments.tools if (*key, tool) not in done)
+            if not missing or arguments.only not in path.parent.name or time.monotonic() > deadline:
                 continue
-            fresh = rows_of(path.parent, arguments.latency)
+            fresh = rows_of(path.parent, Plan(missing, latency))
             rows += fresh
             file.writelines(json.dumps(row) + "\n" for row in fresh)
             file.flush()

@@ -39,11 +39,15 @@ SECONDS = 4.0
 MOST_FEEDS = 64
 
 CALIBRATORS = ("minmax", "moving-average", "percentile", "entropy", "mse", "cosine", "joint")
-METHODS = ("response-ranges", "mse-ranges", "mse-weights", "output-mse-weights", "bias-correction", "gptq", "adaround")
+METHODS = (
+    *("response-ranges", "mse-ranges", "mse-weights", "output-mse-weights"),
+    *("bias-correction", "sequential-bias-correction", "gptq", "adaround"),
+)
 OURS: Mapping[str, str] = {
     **{f"calibrator {name}": f'quantize-static{{calibrator="{name}",methods=[]}}' for name in CALIBRATORS},
     "equalize": "equalize, quantize-static{methods=[]}",
     "smooth-quant": "smooth-quant, quantize-static{methods=[]}",
+    "split-outliers": "split-outliers, quantize-static{methods=[]}",
     **{name: f'quantize-static{{methods=["{name}"]}}' for name in METHODS},
     "all methods": 'equalize, smooth-quant, quantize-static{methods=["response-ranges","output-mse-weights","gptq",'
     '"bias-correction"]}',

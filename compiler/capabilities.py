@@ -227,6 +227,7 @@ class Capabilities:
         dynamic: What it runs with activations quantized while it runs, by (domain, op_type).
         fused: Fused operators it runs, by (domain, op_type).
         blocks: Operators whose weights may be integers in blocks, by name of the standard operator.
+        newest_opset: The newest standard opset that every supported release of the target takes; None: not known.
     """
 
     target: str
@@ -241,6 +242,7 @@ class Capabilities:
     fused: Mapping[tuple[str, str], FusedSupport] = field(default_factory=dict)
     blocks: Mapping[str, BlockSupport] = field(default_factory=dict)
     needs_both_operands: bool = False
+    newest_opset: int | None = None
 
     def support(self, domain: str, op_type: str) -> OpSupport | None:
         """Returns the row of an operator, or None where the target runs it in float only."""

@@ -25,6 +25,9 @@ from sardonyx.measure import Machine
 MIN_OPSET = 13
 """QuantizeLinear and DequantizeLinear take an axis from opset 13."""
 
+NEWEST_OPSET = 22
+"""The newest that release 1.22 takes, the oldest release that is supported."""
+
 MICROSOFT = "com.microsoft"
 """The domain of the runtime's own operators."""
 
@@ -182,4 +185,5 @@ def capabilities(machine: Machine) -> Capabilities:
         dynamic={(row.domain, row.op_type): row for row in DYNAMIC},
         fused=FUSED,
         blocks={row.op_type: row for row in BLOCKS},
+        newest_opset=NEWEST_OPSET,
     )

@@ -23,6 +23,9 @@ from sardonyx.measure import Machine
 MIN_OPSET = 13
 """QuantizeLinear and DequantizeLinear take an axis from opset 13."""
 
+NEWEST_OPSET = 25
+"""The newest with which networks were parsed and built, by both builders."""
+
 BLOCK_OPSET = 21
 """DequantizeLinear takes blocks, and 4-bit integers, from opset 21."""
 
@@ -157,4 +160,5 @@ def capabilities(machine: Machine) -> Capabilities:
         fused={(row.domain, row.op_type): row for row in FUSED},
         blocks={row.op_type: row for row in BLOCKS},
         needs_both_operands=True,
+        newest_opset=NEWEST_OPSET,
     )

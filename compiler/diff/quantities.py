@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sardonyx import ir
+from sardonyx.passes.quantization.methods.junctions import CLAMPS
 
 _CLIPPING = frozenset({"Relu", "Clip"})
 
@@ -106,9 +107,17 @@ def _apart(b: ir.Value, a: ir.Value, given: dict[ir.Value, ir.Value]) -> Iterato
         b, rounded = _around_activation(b, a)
     yield Pair(b, a)
     for index, form in enumerate(forms_a):
+        if not forms_b and _only_clamped(form):
+            continue
         yield Pair(forms_b[min(index, len(forms_b) - 1)], form) if forms_b else Pair(rounded, form, rounded=True)
     if forms_b and not forms_a:
         given[a] = forms_b[0]
+
+
+def _only_clamped(form: ir.Value) -> bool:
+    """Whether a grid may clip on purpose, because the readers do not see what it clips."""
+    readers = {use.node.op_type for use in form.uses()}
+    return bool(readers) and readers <= CLAMPS and not form.is_graph_output()
 
 
 def _around_activation(b: ir.Value, a: ir.Value) -> tuple[ir.Value, ir.Value]:

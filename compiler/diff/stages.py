@@ -196,7 +196,10 @@ def _main_weight(view: View, node: NodeView) -> Constant:
 
 
 def _token(view: View, node: NodeView, shared: set[str], matched: Mapping[int, int]) -> object:
-    """What aligned nodes have in common: operators' family, weight, what they read where that is matched."""
+    """What aligned nodes have in common: the pair they compute, else family, weight, and the pair they read."""
+    pair = matched.get(node.outputs[0])
+    if pair is not None:
+        return pair
     weight = _main_weight(view, node)
     family = FAMILIES.get(node.kind, node.kind)
     if weight.key in shared:

@@ -85,9 +85,10 @@ def inspect_model(source: Any, target: str, sizes: Mapping[str, int] = NO_SIZES)
         remedy = f"Symbolic dimensions: {', '.join(dynamic_axes) or 'none'}."
         raise UsageError(f"No input has a dimension {unknown[0]!r}.", remedy=remedy)
     ir.ensure_shapes(model)
-    peak = ir.peak_activations(model)
+    sized = _sized(model)
+    peak = ir.peak_activations(sized)
     given = "".join(f"{name} at {size}, " for name, size in sizes.items())
-    macs = [ir.node_macs(node) for graph in ir.all_graphs(model) for node in graph if ir.has_macs(node)]
+    macs = [ir.node_macs(node) for graph in ir.all_graphs(sized) for node in graph if ir.has_macs(node)]
     found = Inspection(
         path=None if loaded.path is None else str(loaded.path),
         opsets=dict(model.opset_imports),
@@ -110,6 +111,20 @@ def inspect_model(source: Any, target: str, sizes: Mapping[str, int] = NO_SIZES)
         target=_on_target(model, target),
     )
     return found, model
+
+
+def _sized(model: ir.Model) -> ir.Model:
+    """Returns a copy with the symbolic dimensions of its inputs at 1 and the arithmetic of sizes folded.
+
+    Exporters write sizes as arithmetic: only where that is folded are all shapes known.
+    """
+    sized = ir.clone(model)
+    symbolic = {str(dim): 1 for value in sized.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
+    ir.set_dims(sized, symbolic)
+    passes = parse_pipeline("fold-constants, choose-branches", available_passes())
+    sized = PassManager(passes).run(sized).model
+    ir.ensure_shapes(sized)
+    return sized
 
 
 def _dtypes(model: ir.Model) -> dict[str, int]:

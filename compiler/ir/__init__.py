@@ -65,7 +65,7 @@ from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
 from sardonyx.ir.liveness import Peak, describe_type, peak_activations, set_dims, value_bytes
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
-from sardonyx.ir.opset import ensure_opset
+from sardonyx.ir.opset import ensure_opset, newest_opset
 from sardonyx.ir.provenance import mark
 from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
@@ -148,6 +148,7 @@ __all__ = [
     "name_list",
     "name_nodes",
     "nbytes",
+    "newest_opset",
     "node",
     "node_macs",
     "node_outputs",

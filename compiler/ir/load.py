@@ -11,7 +11,7 @@ from sardonyx.errors import LoadError, UsageError, VerifyError
 from sardonyx.ir.external_data import check_extents, map_external_data
 from sardonyx.ir.graphs import clone, paused_gc, root_cause
 from sardonyx.ir.lean import lean_proto, restore_tensors
-from sardonyx.ir.opset import FIRST_PER_CHANNEL_OPSET, needed_ir_version, raise_opset
+from sardonyx.ir.opset import FIRST_PER_CHANNEL_OPSET, needed_ir_version, newest_opset, raise_opset
 from sardonyx.ir.proto_repair import rename_duplicates
 from sardonyx.ir.repair import Repair, repair_model
 from sardonyx.ir.shapes import infer_shapes
@@ -80,7 +80,7 @@ def _raise(model: oir.Model, opset: int) -> tuple[oir.Model, tuple[Repair, ...]]
 
 
 def _check_opset(opset: int) -> None:
-    newest = onnx.defs.onnx_opset_version()
+    newest = newest_opset()
     if not FIRST_PER_CHANNEL_OPSET <= opset <= newest:
         raise UsageError(
             f"opset is {opset}, expected {FIRST_PER_CHANNEL_OPSET} to {newest}.",

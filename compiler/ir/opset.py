@@ -68,6 +68,11 @@ def ensure_opset(model: oir.Model, opset: int) -> str | None:
     return None
 
 
+def newest_opset() -> int:
+    """Returns the newest standard opset that the installed onnx package knows."""
+    return int(onnx.defs.onnx_opset_version())
+
+
 def _kept(version: int, why: str) -> Repair:
     return Repair("opset-kept", f"The standard opset stays at {version}: {why}.")
 
@@ -90,6 +95,8 @@ def _convert(model: oir.Model, opset: int) -> oir.Model:
     raised = oir.from_proto(converted)
     restore_tensors(raised, lean.tensors)
     _keep_types(model.graph, raised.graph)
+    for graph, same in zip(all_graphs(model), all_graphs(raised), strict=False):
+        _keep_metadata(graph, same)
     raised.metadata_props.update(model.metadata_props)
     raised.graph.metadata_props.update(model.graph.metadata_props)
     raised.ir_version = max(raised.ir_version, needed_ir_version(raised.opset_imports))
@@ -129,6 +136,22 @@ def _keep_types(graph: oir.Graph, raised: oir.Graph) -> None:
             value.type, value.shape = before.type, before.shape
 
 
+def _keep_metadata(graph: oir.Graph, raised: oir.Graph) -> None:
+    """Gives nodes and values that were there before the conversion the metadata that ONNX's converter drops.
+
+    A node is the same where it has the same operator and computes a value of the same name.
+    """
+    known = {value.name: value for value in graph_values(graph)}
+    for value in graph_values(raised):
+        before = known.get(value.name)
+        if before is None:
+            continue
+        value.metadata_props.update(before.metadata_props)
+        node, origin = value.producer(), before.producer()
+        if node is not None and origin is not None and node.op_type == origin.op_type:
+            node.metadata_props.update(origin.metadata_props)
+
+
 def _keep_resize_coordinates(model: oir.Model) -> None:
     """Writes the sampling that Upsample and Resize had before opset 11, which the converter leaves out.
 
@@ -150,8 +173,11 @@ def _problem(model: oir.Model, raised: oir.Model) -> str:
     """Says what is wrong with a converted model, or nothing."""
     if _interface(model) != _interface(raised):
         return "ONNX's converter changed the model's inputs or outputs"
+    found = verify(raised)
+    if not found:
+        return ""
     known = {(violation.rule, violation.where) for violation in verify(model)}
-    new = [v for v in verify(raised) if (v.rule, v.where) not in known]
+    new = [v for v in found if (v.rule, v.where) not in known]
     return f"ONNX's converter wrote an invalid model ({new[0].message})" if new else ""
 
 

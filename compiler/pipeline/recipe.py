@@ -16,7 +16,10 @@ from sardonyx.errors import SpecError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-OPTIMIZE = "cleanup, fold-constants, choose-branches, unroll-loops, fold-constants, sink-transposes, fuse, cleanup"
+OPTIMIZE = (
+    "cleanup, fold-constants, choose-branches, unroll-loops, fold-constants, "
+    "sink-transposes, raise-opset, fuse, cleanup"
+)
 """The exact part of the default pipeline."""
 
 QUANTIZE = "auto"

@@ -22,8 +22,10 @@ _BUILT_IN = {
     "quantize-static": "sardonyx.passes.quantization.static:QuantizeStatic",
     "quantize-weights": "sardonyx.passes.quantization.weight_only.quantize:QuantizeWeights",
     "rewrite": "sardonyx.passes.rewriting.rewrite:Rewrite",
+    "raise-opset": "sardonyx.passes.fusion.raise_opset:RaiseOpset",
     "sink-transposes": "sardonyx.passes.fusion.sink_transposes:SinkTransposes",
     "smooth-quant": "sardonyx.passes.quantization.methods.smooth:SmoothQuant",
+    "split-outliers": "sardonyx.passes.quantization.methods.outliers:SplitOutliers",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
 }
 

@@ -5,6 +5,7 @@ first two moments, what an interval contributes is a difference of two of them, 
 costs as much as it has levels, however many values there are, and candidates are evaluated together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -18,25 +19,74 @@ MANY_LEVELS = 256
 """With more levels than this, rounding errors are taken as uniform: their mean square is S^2 / 12 (Bennett, 1948)."""
 
 _NO_MASS = 1e-12  # share of all values, below which a difference of sums is rounding
+_MASS, _FIRST, _SECOND, _SPREAD, _WIDTH = range(5)  # rows of the cumulative sums
 
 
-@dataclass(frozen=True)
 class Moments:
-    """Sums over intervals; all of one shape.
+    """Sums over the intervals that boundaries separate, each computed when it is asked for.
 
-    Attributes:
-        mass: Number of values.
-        first: Sum of the values.
-        second: Sum of their squares.
-        spread: Sum of mass log(mass / width) over the bins.
-        width: Width of the bins that are not empty.
+    All have shape (..., n + 1): below the first of n boundaries, between each two, above the last.
+
+    Args:
+        values: The distribution.
+        boundaries: Ascending along the last axis, shape (..., n).
     """
 
-    mass: Float64Array
-    first: Float64Array
-    second: Float64Array
-    spread: Float64Array
-    width: Float64Array
+    def __init__(self, values: "Distribution", boundaries: Float64Array) -> None:
+        self._values = values
+        self._shape = boundaries.shape
+        if values.mass.size:
+            index = np.searchsorted(values.left, boundaries, side="right") - 1
+            self._bin = np.maximum(index, 0)
+            self._left = values.left[self._bin]
+            width = (values.right - values.left)[self._bin]
+            part = np.where(width > 0, np.clip((boundaries - self._left) / np.where(width > 0, width, 1.0), 0, 1), 1.0)
+            self._part = np.where(index < 0, 0.0, part)
+            self._reach = self._part * width
+
+    @cached_property
+    def mass(self) -> Float64Array:
+        """Number of values."""
+        return self._sums(_MASS, lambda: self._mass_below)
+
+    @cached_property
+    def first(self) -> Float64Array:
+        """Sum of the values."""
+        return self._sums(_FIRST, lambda: self._mass_below * (self._left + self._reach / 2))
+
+    @cached_property
+    def second(self) -> Float64Array:
+        """Sum of their squares."""
+        left, reach = self._left, self._reach
+        return self._sums(_SECOND, lambda: self._mass_below * (left * (left + reach) + reach**2 / 3))
+
+    @cached_property
+    def spread(self) -> Float64Array:
+        """Sum of mass log(mass / width) over the bins."""
+        sums = self._values.cumulative[_SPREAD]
+        return self._sums(_SPREAD, lambda: self._part * (sums[self._bin + 1] - sums[self._bin]))
+
+    @cached_property
+    def width(self) -> Float64Array:
+        """Width of the bins that are not empty."""
+        return self._sums(_WIDTH, lambda: self._reach)
+
+    @cached_property
+    def _mass_below(self) -> Float64Array:
+        """Number of values of a boundary's own bin that lie below it."""
+        mass: Float64Array = self._part * self._values.mass[self._bin]
+        return mass
+
+    def _sums(self, row: int, within: Callable[[], Float64Array]) -> Float64Array:
+        """Differences of the sums below boundaries: those of whole bins, and those within a boundary's own bin."""
+        if not self._values.mass.size:
+            return np.zeros((*self._shape[:-1], self._shape[-1] + 1))
+        sums = self._values.cumulative[row]
+        below = np.empty((*self._shape[:-1], self._shape[-1] + 2))
+        below[..., 0], below[..., -1] = 0.0, sums[-1]
+        np.add(sums[self._bin], within(), out=below[..., 1:-1])
+        differences: Float64Array = below[..., 1:] - below[..., :-1]
+        return differences
 
 
 @dataclass(frozen=True)
@@ -76,7 +126,7 @@ class Distribution:
     @cached_property
     def energy(self) -> float:
         """Sum of all squared values."""
-        return float(self._cumulative[2, -1])
+        return float(self.cumulative[_SECOND, -1])
 
     def between(self, boundaries: Float64Array) -> Moments:
         """Returns sums over the intervals that boundaries separate.
@@ -87,7 +137,7 @@ class Distribution:
         Returns:
             Moments of shape (..., n + 1): below the first boundary, between each two, above the last.
         """
-        return Moments(*(self._intervals(*sums) for sums in self._sums_below(boundaries)))
+        return Moments(self, boundaries)
 
     def quantile(self, share: float) -> float:
         """Returns the value below which a share of all values lies, zeros included.
@@ -102,9 +152,9 @@ class Distribution:
             return 0.0
         if wanted > below:
             wanted -= self.zeros
-        ends = self._cumulative[0, 1:]
+        ends = self.cumulative[_MASS, 1:]
         bin_ = min(int(np.searchsorted(ends, wanted)), ends.size - 1)
-        part = (wanted - self._cumulative[0, bin_]) / self.mass[bin_]
+        part = (wanted - self.cumulative[_MASS, bin_]) / self.mass[bin_]
         return float(self.left[bin_] + part * (self.right[bin_] - self.left[bin_]))
 
     def rebinned(self, bins: int) -> Self:
@@ -115,8 +165,8 @@ class Distribution:
         return type(self)(edges[:-1][kept], edges[1:][kept], mass[kept], self.zeros)
 
     @cached_property
-    def _cumulative(self) -> Float64Array:
-        """Shape (5, bins + 1): the fields of `Moments`, summed over the bins below each edge."""
+    def cumulative(self) -> Float64Array:
+        """The quantities of `Moments`, summed over the bins below each edge: shape (5, bins + 1)."""
         width = self.right - self.left
         middle = (self.left + self.right) / 2
         density = np.log(self.mass / np.where(width > 0, width, 1.0))
@@ -130,29 +180,6 @@ class Distribution:
         sums = np.zeros((len(columns), self.mass.size + 1))
         np.cumsum(columns, axis=1, out=sums[:, 1:])
         return sums
-
-    def _sums_below(self, boundaries: Float64Array) -> list[tuple[Float64Array, float]]:
-        """For each field of `Moments`, the sums below each boundary and in total."""
-        if not self.mass.size:
-            return [(np.zeros(boundaries.shape), 0.0)] * 5
-        index = np.searchsorted(self.left, boundaries, side="right") - 1
-        inside = np.maximum(index, 0)
-        left, width = self.left[inside], (self.right - self.left)[inside]
-        part = np.where(width > 0, np.clip((boundaries - left) / np.where(width > 0, width, 1.0), 0.0, 1.0), 1.0)
-        part = np.where(index < 0, 0.0, part)
-        reach = part * width
-        mass = part * self.mass[inside]
-        sums = self._cumulative[:, inside]
-        sums[0] += mass
-        sums[1] += mass * (left + reach / 2)
-        sums[2] += mass * (left * (left + reach) + reach**2 / 3)
-        sums[3] += part * (self._cumulative[3, inside + 1] - self._cumulative[3, inside])
-        sums[4] += reach
-        return [(sums[i], float(self._cumulative[i, -1])) for i in range(5)]
-
-    @staticmethod
-    def _intervals(sums: Float64Array, total: float) -> Float64Array:
-        return np.diff(sums, axis=-1, prepend=0.0, append=total)
 
 
 @dataclass(frozen=True)

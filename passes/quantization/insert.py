@@ -265,7 +265,7 @@ def _graph_of(node: ir.Node) -> ir.Graph:
 
 def _saturation_clamps(clamp: ir.Node, point: QuantPoint) -> bool:
     """Whether the integers of a point lie within the interval that a Relu or Clip lets through."""
-    limits = _clamp_limits(clamp)
+    limits = clamp_limits(clamp)
     if limits is None:
         return False
     integers: IntegerRange = integer_range(ir.DataType[point.dtype])
@@ -275,7 +275,7 @@ def _saturation_clamps(clamp: ir.Node, point: QuantPoint) -> bool:
     return low >= limits[0] - slack and high <= limits[1] + slack
 
 
-def _clamp_limits(clamp: ir.Node) -> tuple[float, float] | None:
+def clamp_limits(clamp: ir.Node) -> tuple[float, float] | None:
     """The interval of a Relu or Clip node, or None where it is not constant."""
     if clamp.op_type == "Relu":
         return 0.0, float("inf")

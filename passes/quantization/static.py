@@ -17,8 +17,9 @@ from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
 from sardonyx.passes.quantization.methods.presets import preset
-from sardonyx.passes.quantization.methods.refine import Refined, Refiner, weight_reaches
+from sardonyx.passes.quantization.methods.refine import Refined, Refiner, placed_layers, weight_reaches
 from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
+from sardonyx.passes.quantization.methods.sequential import correct_in_sequence
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.ranges import RangeRequest, observed_distributions, observed_ranges
@@ -137,12 +138,16 @@ class QuantizeStatic(Pass):
         if methods.ranges != "calibrated":
             searching = replace(context, capabilities=capabilities)
             ranges |= searched_ranges(model, placement.observed(), searching, plain=methods.ranges == "mse")
-        if methods.bias == "corrected":
+        if methods.bias != "kept":
             placement = give_biases(model, placement, capabilities)
         reaches = weight_reaches(model, placement, methods, context)
         chosen = choose(model, placement, ranges, capabilities, reaches)
         floats = constants(model.graph)
         refined = Refiner(model, placement, methods, context).refine(chosen.points)
+        if methods.bias == "sequential":
+            layers = [layer for layer, _ in placed_layers(model, placement)]
+            points = QuantPlan(capabilities.target, chosen.points)
+            refined = refined.joined(correct_in_sequence(model, layers, points, context))
         computing = {key for key, row in capabilities.operators.items() if row.role is Role.COMPUTE}
         plan = QuantPlan(
             target=capabilities.target,

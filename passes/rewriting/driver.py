@@ -78,6 +78,25 @@ def near_misses(model: ir.Model, rules: Sequence[Rule], node_name: str) -> Itera
                     yield rule, reason or applies
 
 
+def would_apply(model: ir.Model, rules: Sequence[Rule], opset: int) -> Iterator[tuple[Rule, ir.Node]]:
+    """Yields the rules that would apply if the model were of an opset, each with the node that it would start at.
+
+    Types and shapes are inferred first where some rule's operators are there at all.
+    """
+    indexed = tuple(_Indexed(rule) for rule in rules)
+    names = ir.NameAuthority(model)
+    for graph in ir.all_graphs(model):
+        rewriter = _GraphRewriter(graph, indexed, names, opset, Rewriting())
+        if not rewriter.index:
+            continue
+        ir.ensure_shapes(model)
+        with ExitStack() as at_work:
+            for rule in rules:
+                at_work.enter_context(rule.at_work(graph, model))
+            for node in graph:
+                yield from ((rule, node) for rule, _ in rewriter.applicable(node))
+
+
 class _Indexed:
     """A rule, with what can be seen of its pattern without matching it."""
 
@@ -137,25 +156,30 @@ class _GraphRewriter:
                     queued.add(other)
                     queue.append(other)
 
-    def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
+    def applicable(self, node: ir.Node) -> Iterator[tuple[Rule, Match]]:
+        """Yields the matches at a node that no check refuses, and notes the others."""
         candidates = self.index.get(node.op_type)
         if candidates is None:
-            return None, []
+            return
         computed_by = {p.op_type for value in node.inputs if value is not None and (p := value.producer()) is not None}
         for each in candidates:
             if any(computed_by.isdisjoint(wanted) for wanted in each.producers):
                 continue
-            rule = each.rule
-            found = rule.find(node)
+            found = each.rule.find(node)
             if isinstance(found, Mismatch):
                 continue
-            reason = rule.check(found, self.opset)
+            reason = each.rule.check(found, self.opset)
             if reason is None:
-                try:
-                    return rule.name, self._apply(rule, found)
-                except RewriteRefusedError as refusal:
-                    reason = refusal.message
-            self._refuse(rule, found, reason)
+                yield each.rule, found
+            else:
+                self._refuse(each.rule, found, reason)
+
+    def _try(self, node: ir.Node) -> tuple[str | None, list[ir.Node]]:
+        for rule, found in self.applicable(node):
+            try:
+                return rule.name, self._apply(rule, found)
+            except RewriteRefusedError as refusal:
+                self._refuse(rule, found, refusal.message)
         return None, []
 
     def _refuse(self, rule: Rule, found: Match, reason: str) -> None:

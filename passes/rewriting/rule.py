@@ -24,12 +24,14 @@ class Rule(ABC):
         pattern: What to look for: a node, or any of several.
         candidate: Whether the rule is applied only where it is asked for: what it makes is measured slower on some
             target, or equals the decomposition only where that does not overflow.
+        operator: The standard operator that it makes, where the opset must have it; empty for a rule of any opset.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     pattern: ClassVar[Op | AnyOf]
     candidate: ClassVar[bool] = False
+    operator: ClassVar[str] = ""
 
     def find(self, node: ir.Node) -> Match | Mismatch:
         """Matches the pattern at a node. What a rule leaves out here is no refusal: it was never asked for."""

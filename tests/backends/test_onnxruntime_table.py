@@ -65,7 +65,7 @@ NOT_LISTED = {
 }
 
 
-def between_pairs(op: str, case: Case, dtype: type) -> onnx.ModelProto:
+def between_pairs(op: str, case: Case, dtype: type, opset: int = 17) -> onnx.ModelProto:
     """The node with a Q/DQ pair on each activation and on its output, all of one scale."""
     constants = {"scale": np.float32(0.05), "zero": dtype(3), **case.constants}
     nodes, operands = [], []
@@ -84,7 +84,7 @@ def between_pairs(op: str, case: Case, dtype: type) -> onnx.ModelProto:
     output = helper.make_tensor_value_info("y_d", TensorProto.FLOAT, None)
     initializers = [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()]
     graph = helper.make_graph(nodes, "g", inputs, [output], initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
 def optimized_operators(model: onnx.ModelProto, folder: Path) -> Counter[str]:
@@ -95,10 +95,11 @@ def optimized_operators(model: onnx.ModelProto, folder: Path) -> Counter[str]:
     return Counter(n.op_type for n in onnx.load(folder / "optimized.onnx").graph.node)
 
 
+@pytest.mark.parametrize("opset", [17, 20])  # 20: to which the optimizer raises
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 @pytest.mark.parametrize("op", sorted(CASES))
-def test_row_runs_as_integers(op: str, dtype: type, tmp_path: Path) -> None:
-    found = optimized_operators(between_pairs(op, CASES[op], dtype), tmp_path)
+def test_row_runs_as_integers(op: str, dtype: type, opset: int, tmp_path: Path) -> None:
+    found = optimized_operators(between_pairs(op, CASES[op], dtype, opset), tmp_path)
     assert found["DequantizeLinear"] == 1, f"only the output is restored, found {dict(found)}"
     assert found["QuantizeLinear"] == len(CASES[op].shapes)
 
@@ -121,3 +122,11 @@ def test_every_row_is_tried() -> None:
     assert {row.op_type for row in rows} - set(CASES) == {"Pad"}
     assert {row.op_type for row in table.COMPUTE} == {"Conv", "MatMul", "Gemm"}  # tried in tests/passes/quantization
     assert {row.role for row in table.ACTIVATIONS} == {Role.ACTIVATION}
+
+
+def test_newest_opset_loads(tmp_path: Path) -> None:
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (2,)) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Gelu", ["x"], ["y"])], "g", info[:1], info[1:])
+    imports = [helper.make_opsetid("", table.NEWEST_OPSET)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    assert optimized_operators(model, tmp_path)["Gelu"] == 1

@@ -28,16 +28,16 @@ class ObserverBank:
             value: {kind: OBSERVERS[kind]() for kind in kinds} for value in values
         }
 
-    def observe(self, arrays: Mapping[str, npt.NDArray[Any]], sample: int) -> None:
-        """Shows one sample to all observers.
+    def observe(self, batch: Sequence[tuple[int, Mapping[str, npt.NDArray[Any]]]]) -> None:
+        """Shows samples to all observers, value after value, so that each one's counters stay in the cache.
 
         Args:
-            arrays: Float arrays by name, at least of all values.
-            sample: The sample's index in the data.
+            batch: Each sample's index in the data, and its float arrays by name, at least of all values.
         """
         for value, observers in self.observers.items():
             for observer in observers.values():
-                observer.observe(arrays[value], sample)
+                for sample, arrays in batch:
+                    observer.observe(arrays[value], sample)
 
     def merge(self, other: Self) -> None:
         """Adds what a bank of the same values and kinds has seen of other samples."""

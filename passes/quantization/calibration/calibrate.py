@@ -1,11 +1,11 @@
 """Calibration: runs the float model on samples and lets observers watch the values to be quantized.
 
-Memory does not depend on the number of samples: at most two samples' values are alive at a time, and each observer
-keeps a fixed amount of state. Samples may differ in shape from one another.
+Memory does not depend on the number of samples: the values of at most two samples, or of two small batches, are alive
+at a time, and each observer keeps a fixed amount of state. Samples may differ in shape from one another.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,12 @@ from sardonyx.passes.quantization.calibration.calibrators import calibrator
 from sardonyx.passes.quantization.calibration.coverage import Coverage, IndexRange
 from sardonyx.passes.quantization.calibration.extremes import ObservedRange, Observer
 from sardonyx.passes.quantization.calibration.storage import Identity, StateFolder
-from sardonyx.passes.quantization.calibration.taps import group_values, observe_samples, tapped_model
+from sardonyx.passes.quantization.calibration.taps import (
+    BATCH_SAMPLES,
+    group_values,
+    observe_samples,
+    tapped_model,
+)
 from sardonyx.passes.quantization.calibration.workers import Job, observe_shares
 from sardonyx.passes.quantization.scheme import Scheme
 
@@ -151,11 +156,13 @@ class _Run:
         ir.save(tap, path)
         with Session(path, options=self._session_options) as session:
 
-            def on_done(index: int) -> None:
-                progress.add((index, index + 1))
-                self._context.progress(len(progress.done), self._samples.len_hint, "calibrate")
+            def on_done(indices: Sequence[int]) -> None:
+                for count, _ in enumerate(indices, len(progress.done) + 1):
+                    self._context.progress(count, self._samples.len_hint, "calibrate")
+                progress.add((index, index + 1) for index in indices)
 
-            observe_samples(session, progress.bank, tapped, self._missing(progress.done), on_done)
+            most = min(self._options.every, BATCH_SAMPLES)
+            observe_samples(session, progress.bank, tapped, self._missing(progress.done), on_done, most)
 
     def _split(self, tap: ir.Model, tapped: tuple[str, ...], progress: "_Progress", folder: Path) -> None:
         total = self._samples.count()
@@ -164,7 +171,7 @@ class _Run:
 
         def on_result(share: IndexRange, seen: ObserverBank) -> None:
             bank.merge(seen)
-            progress.add(share)
+            progress.add([share])
             self._context.progress(len(progress.done), total, "calibrate")
 
         waiting = max(total - len(progress.done), 1)
@@ -196,9 +203,9 @@ class _Progress:
         self._state = state
         self._every = every
 
-    def add(self, share: IndexRange) -> None:
-        """Notes samples that the bank has seen, and saves when enough are new."""
-        self.done = self.done.with_range(*share)
+    def add(self, ranges: Iterable[IndexRange]) -> None:
+        """Notes all samples that the bank has seen since, and saves when enough are new."""
+        self.done = self.done.with_ranges(ranges)
         if len(self.done) - self._saved >= self._every:
             self.save()
 

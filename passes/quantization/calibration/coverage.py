@@ -35,9 +35,9 @@ class Coverage:
     def __len__(self) -> int:
         return sum(stop - start for start, stop in self.ranges)
 
-    def with_range(self, start: int, stop: int) -> "Coverage":
+    def with_ranges(self, ranges: Iterable[IndexRange]) -> "Coverage":
         """Returns the set with more indices."""
-        return Coverage.of((*self.ranges, (start, stop)))
+        return Coverage.of((*self.ranges, *ranges))
 
     def missing(self, total: int, longest: int) -> list[IndexRange]:
         """Returns the indices below `total` that are not in the set, in ranges of at most `longest`."""

@@ -87,6 +87,11 @@ class Extremes:
         """Returns the observed extremes, or (0, 0) when nothing was seen; NaN stays, and is reported."""
         return ObservedRange(0.0, 0.0) if self._low > self._high else ObservedRange(self._low, self._high)
 
+    @property
+    def finite(self) -> bool:
+        """Whether no NaN or infinity was seen."""
+        return self._low > self._high or (math.isfinite(self._low) and math.isfinite(self._high))
+
     def _widen(self, low: float, high: float) -> None:
         if low != low or high != high:
             low = high = math.nan  # one NaN for all: theirs have signs. Comparisons with it are false, so it stays
@@ -99,11 +104,16 @@ class FiniteExtremes(Extremes):
 
     def observe(self, values: npt.NDArray[np.floating], sample: int) -> None:
         """Adds one sample. See `Observer.observe`."""
-        values = values.astype(np.float32, copy=False)
-        finite = np.isfinite(values)
-        if finite.any():
-            low = np.min(values, where=finite, initial=np.inf)
-            self._widen(float(low), float(np.max(values, where=finite, initial=-np.inf)))
+        if not values.size:
+            return
+        low, high = _extremes(values)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            values = as_float32(values)
+            values = values[np.isfinite(values)]
+            if not values.size:
+                return
+            low, high = _extremes(values)
+        self._widen(low, high)
 
 
 class MovingExtremes:
@@ -176,5 +186,7 @@ def as_float32(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
 
 def _extremes(values: npt.NDArray[np.floating]) -> tuple[float, float]:
     """Smallest and largest value as float32 knows them; -0 becomes 0, or the result would depend on the order."""
-    low, high = as_float32(np.array([values.min(), values.max()])).tolist()
-    return low + 0.0, high + 0.0
+    low, high = np.minimum.reduce(values, axis=None), np.maximum.reduce(values, axis=None)
+    if values.dtype != np.float32:
+        low, high = as_float32(np.array([low, high]))
+    return float(low) + 0.0, float(high) + 0.0

@@ -118,9 +118,9 @@ class Histogram:
         for start in range(0, flat.size, _CHUNK):
             chunk = as_float32(flat[start : start + _CHUNK])
             self.extremes.observe(chunk, 0)
-            if self._drop_if_not_finite():
-                return
-            np.add.at(self._counts, np.right_shift(chunk.view(np.uint32), _SHIFT, out=bins[: chunk.size]), one)
+            if self.extremes.finite:
+                np.add.at(self._counts, np.right_shift(chunk.view(np.uint32), _SHIFT, out=bins[: chunk.size]), one)
+        self._drop_if_not_finite()
 
     def _expect(self, more: int) -> None:
         """Makes room for more counts: 32 bits a bin, so that the cache holds more of them, unless one may overflow."""
@@ -128,13 +128,11 @@ class Histogram:
         if self._total > _MOST_32_BITS and self._counts.dtype == np.uint32:
             self._counts = self._counts.astype(np.int64)
 
-    def _drop_if_not_finite(self) -> bool:
+    def _drop_if_not_finite(self) -> None:
         """Counts mean nothing once a NaN or infinity was seen: the same state in whatever order it came."""
-        if self.extremes.range().finite:
-            return False
-        self._counts = np.zeros(2 * SIDE, np.uint32)
-        self._total = 0
-        return True
+        if not self.extremes.finite:
+            self._counts = np.zeros(2 * SIDE, np.uint32)
+            self._total = 0
 
 
 def _magnitude(index: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:

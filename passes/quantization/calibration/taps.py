@@ -12,8 +12,13 @@ from sardonyx.passes.quantization.calibration.bank import ObserverBank
 from sardonyx.passes.quantization.calibration.lifting import Lifter
 from sardonyx.passes.quantization.scopes import named_values
 
-OVERLAP_BYTES = 1 << 20
-"""Samples with less to observe are observed at once: handing them to another thread would cost more."""
+BATCH_BYTES = 1 << 20
+"""Small samples are observed together, as soon as they take so much: what it costs to begin is then paid once."""
+BATCH_SAMPLES = 32
+"""Samples that are observed together at most."""
+
+Batch = list[tuple[int, dict[str, Array]]]
+"""Samples to observe: their indices, and arrays by name."""
 
 
 def tapped_model(model: ir.Model, names: Sequence[str]) -> ir.Model:
@@ -59,36 +64,41 @@ def observe_samples(
     bank: ObserverBank,
     tapped: Sequence[str],
     feeds: Iterable[tuple[int, Feed]],
-    on_done: Callable[[int], None],
+    on_done: Callable[[Sequence[int]], None],
+    most: int = BATCH_SAMPLES,
 ) -> int:
-    """Runs samples and shows them to observers, one sample while the next one runs.
+    """Runs samples and shows them to observers, some samples while the next ones run.
 
-    At most two samples' arrays are alive at a time.
+    Samples that are small are gathered to batches of `BATCH_BYTES`. At most two batches are alive at a time, or two
+    samples where they are larger.
 
     Args:
         session: The tapped model.
         bank: The observers; their values are outputs of the session or its inputs.
         tapped: Those that are outputs.
         feeds: Samples with their indices.
-        on_done: Called with a sample's index when the bank has seen it and is at rest.
+        on_done: Called with samples' indices when the bank has seen them, and no others since, and is at rest.
+        most: Samples in a batch at most.
 
     Returns:
         The number of samples.
     """
-    count = 0
-    running: tuple[int, Future[None]] | None = None
+    count = size = 0
+    batch: Batch = []
+    running: tuple[Batch, Future[None]] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="observe") as pool:
         for index, feed in feeds:
             arrays = _arrays(session, tapped, bank.values, feed)
-            _finish(running, on_done)
-            running = None
-            if sum(array.nbytes for array in arrays.values()) < OVERLAP_BYTES:
-                bank.observe(arrays, index)
-                on_done(index)
-            else:
-                running = index, pool.submit(bank.observe, arrays, index)
+            batch.append((index, arrays))
             count += 1
+            size += sum(array.nbytes for array in arrays.values())
+            if size >= BATCH_BYTES or len(batch) == most:
+                _finish(running, on_done)
+                running = batch, pool.submit(bank.observe, batch)
+                batch, size = [], 0
         _finish(running, on_done)
+        if batch:
+            _finish((batch, pool.submit(bank.observe, batch)), on_done)
     return count
 
 
@@ -97,10 +107,11 @@ def take_samples(samples: Iterable[Feed], start: int, stop: int) -> Iterator[tup
     yield from islice(enumerate(samples), start, stop)
 
 
-def _finish(running: tuple[int, "Future[None]"] | None, on_done: Callable[[int], None]) -> None:
+def _finish(running: tuple[Batch, "Future[None]"] | None, on_done: Callable[[Sequence[int]], None]) -> None:
     if running is not None:
-        running[1].result()
-        on_done(running[0])
+        batch, future = running
+        future.result()
+        on_done([index for index, _ in batch])
 
 
 def _arrays(session: Session, tapped: Sequence[str], values: Sequence[str], feed: Feed) -> dict[str, Array]:

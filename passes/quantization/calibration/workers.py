@@ -6,10 +6,12 @@ again.
 """
 
 import pickle
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import numpy.typing as npt
@@ -62,25 +64,46 @@ def observe_shares(
         DataError: If the samples cannot be sent to another process, or do not fit the model.
         BackendError: If workers die again and again.
     """
-    from joblib import Parallel, delayed
-
     payload = _payload(job)
     waiting = list(shares)
     failures = 0
     while waiting:
         before = len(waiting)
-        tasks = [delayed(_observe_share)(payload, share) for share in waiting]
         try:
-            for share, state in Parallel(n_jobs=workers, return_as="generator_unordered")(tasks):
+            for share, state in _results(payload, tuple(waiting), workers):
                 on_result(share, ObserverBank.restore(job.values, job.kinds, state))
                 waiting.remove(share)
-        except LOST_WORKER as error:
+        except _lost_worker() as error:
             failures = failures + 1 if len(waiting) == before else 0
             if failures == MOST_FAILURES:
                 raise BackendError(
                     f"Workers that calibrate died {failures} times in a row, at samples {waiting[0][0]} and later.",
                     remedy="They may be out of memory: use fewer workers.",
                 ) from error
+
+
+def _lost_worker() -> tuple[type[BaseException], ...]:
+    """How a worker's death shows, under Ray too where its backend has been registered."""
+    if "ray" not in sys.modules:
+        return LOST_WORKER
+    return (*LOST_WORKER, import_module("ray.exceptions").RayActorError)
+
+
+def _results(
+    payload: npt.NDArray[np.uint8], shares: Sequence[IndexRange], workers: int
+) -> Iterator[tuple[IndexRange, BankState]]:
+    """Yields what workers found, each share as it ends; as many at a time as there are workers where a backend waits.
+
+    Ray's backend gives results only when all are there.
+    """
+    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
+
+    streams = get_active_backend()[0].supports_return_generator
+    step = len(shares) if streams else workers
+    parallel = Parallel(n_jobs=workers, return_as="generator_unordered" if streams else "list")
+    for start in range(0, len(shares), step):
+        yield from parallel(delayed(_observe_share)(payload, share) for share in shares[start : start + step])
 
 
 def _payload(job: Job) -> npt.NDArray[np.uint8]:
@@ -102,7 +125,7 @@ def _observe_share(payload: npt.NDArray[np.uint8], share: IndexRange) -> tuple[I
     bank = ObserverBank(job.values, job.kinds)
     with Session(job.model, options=job.options) as session:
         feeds = take_samples(job.samples, *share)
-        done = observe_samples(session, bank, job.tapped, feeds, lambda index: None)
+        done = observe_samples(session, bank, job.tapped, feeds, lambda indices: None)
     if done != share[1] - share[0]:
         raise DataError(
             f"{job.samples.what}: there are only {share[0] + done} samples where {share[1]} were counted.",

@@ -58,34 +58,51 @@ def _own_bias(graph: ir.Graph, layer: Layer, index: int, names: ir.NameAuthority
     return own
 
 
-def shift_output(graph: ir.Graph, layer: Layer, shift: FloatArray) -> str | None:
+def bias_input(layer: Layer) -> tuple[ir.Node, int] | str:
+    """Finds the constant that is added to what a layer puts out, one number a channel.
+
+    Args:
+        layer: A layer; a Conv or Gemm has a bias of its own, see `give_biases`.
+
+    Returns:
+        The node that adds it, with the index of that input; or why there is none.
+    """
+    node, index = layer.node, 2
+    if layer.bias is None:
+        users = list(layer.node.outputs[0].uses())
+        if len(users) != 1 or users[0].node.op_type != "Add" or layer.node.outputs[0].is_graph_output():
+            return f"no Add puts a constant behind {layer.node.name}, which could take its shift back"
+        node, index = users[0].node, 1 - users[0].idx
+    value = node.inputs[index]
+    if value is None or (layer.bias is None and len(value.uses()) != 1):
+        return f"what is added behind {layer.node.name} has further users"
+    tensor = ir.constant_tensor(value) if value.is_initializer() else None
+    if tensor is None or tensor.dtype is not ir.DataType.FLOAT:
+        return f"{value.name} is not a constant that could take a shift"
+    shape = tensor.shape.numpy()
+    if tensor.size != layer.outputs or (shape and shape[-1] != layer.outputs):
+        return f"{value.name} has shape {shape}, not one number for each of {layer.outputs} channels"
+    return node, index
+
+
+def shift_output(layer: Layer, shift: FloatArray) -> str | None:
     """Adds one number a channel to what a layer puts out.
 
     Args:
-        graph: The layer's graph; changed in place.
-        layer: A layer; a Conv or Gemm has a bias of its own, see `give_biases`.
+        layer: A layer; its bias is changed, see `bias_input`.
         shift: The numbers, shape (outputs,).
 
     Returns:
         Why it was not done, or None.
     """
-    if layer.bias is not None:
-        return _shift_constant(layer.bias, shift)
-    users = list(layer.node.outputs[0].uses())
-    if len(users) != 1 or users[0].node.op_type != "Add" or layer.node.outputs[0].is_graph_output():
-        return f"no Add puts a constant behind {layer.node.name}, which could take its shift back"
-    addend = users[0].node.inputs[1 - users[0].idx]
-    if addend is None or len(addend.uses()) != 1:
-        return f"what is added behind {layer.node.name} has further users"
-    return _shift_constant(addend, shift)
-
-
-def _shift_constant(value: ir.Value, shift: FloatArray) -> str | None:
-    tensor = ir.constant_tensor(value) if value.is_initializer() else None
-    if tensor is None or tensor.dtype is not ir.DataType.FLOAT:
-        return f"{value.name} is not a constant that could take a shift"
+    found = bias_input(layer)
+    if isinstance(found, str):
+        return found
+    node, index = found
+    value = node.inputs[index]
+    tensor = None if value is None else ir.constant_tensor(value)
+    assert value is not None, "bias_input found it"
+    assert tensor is not None, "bias_input found it"
     array = tensor.numpy()
-    if array.size != shift.size or (array.ndim and array.shape[-1] != shift.size):
-        return f"{value.name} has shape {array.shape}, not one number for each of {shift.size} channels"
     value.const_value = ir.tensor((array + shift.reshape(array.shape)).astype(np.float32), name=tensor.name)
     return None

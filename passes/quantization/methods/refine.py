@@ -36,6 +36,10 @@ class Refined:
     stats: Mapping[str, int]
     refusals: tuple[Refusal, ...]
 
+    def joined(self, other: "Refined") -> "Refined":
+        """Returns what both changed, each by methods of its own."""
+        return Refined({**self.stats, **other.stats}, (*self.refusals, *other.refusals))
+
 
 def weight_integers(capabilities: Capabilities) -> IntegerRange:
     """Returns the integers that weights may take on a target."""
@@ -63,7 +67,7 @@ def weight_reaches(
     if methods.weights == "reach" or context.capabilities is None:
         return {}
     integers = weight_integers(context.capabilities)
-    layers = [layer for layer, placed in _placed_layers(model, placement) if placed.axis == layer.output_axis]
+    layers = [layer for layer, placed in placed_layers(model, placement) if placed.axis == layer.output_axis]
     importance: Mapping[str, FloatArray] = {}
     if methods.weights == "output-mse":
         importance = _column_squares(model, layers, context)
@@ -85,7 +89,8 @@ def _column_squares(model: ir.Model, layers: list[Layer], context: PassContext) 
     return squares
 
 
-def _placed_layers(model: ir.Model, placement: Placement) -> Iterator[tuple[Layer, PlacedWeight]]:
+def placed_layers(model: ir.Model, placement: Placement) -> Iterator[tuple[Layer, PlacedWeight]]:
+    """Yields the linear layers of the main graph whose weights are quantized, in order."""
     placed = {weight.node: weight for weight in placement.weights}
     for layer in linear_layers(model.graph):
         if layer.node.name in placed:
@@ -133,7 +138,7 @@ class Refiner:
             if point.kind is PointKind.WEIGHT
             for consumer in point.consumers or ()
         }
-        work = {layer: scales[placed.node] for layer, placed in _placed_layers(self._model, self._placement)}
+        work = {layer: scales[placed.node] for layer, placed in placed_layers(self._model, self._placement)}
         work = {layer: scale for layer, scale in work.items() if self._may_be_rounded(layer)}
         new = [layer for layer, scale in work.items() if (layer.node.name, scale) not in self._known]
         for layer, moments in self._moments(new):
@@ -194,7 +199,7 @@ class Refiner:
         self._count(self._methods.rounding if self._methods.rounding != "nearest" else self._methods.weights)
         if solved.shift is None:
             return
-        reason = shift_output(self._model.graph, layer, solved.shift)
+        reason = shift_output(layer, solved.shift)
         if reason is None:
             self._count("bias-correction")
         else:

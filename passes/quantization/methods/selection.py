@@ -16,7 +16,8 @@ class Methods:
         weights: Scales of weights: `reach` covers the largest, `mse` is of least error, `output-mse` of least error
             weighted by the squares of the inputs.
         rounding: Weights: `nearest`, `gptq` or `adaround`.
-        bias: `kept`, or `corrected` for the mean error of the weights.
+        bias: `kept`; `corrected` for the mean error of the weights; `sequential`, corrected for the mean error that is
+            measured with all layers before already quantized and corrected.
     """
 
     ranges: str = "calibrated"
@@ -34,6 +35,7 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "gptq": ("rounding", "gptq"),
     "adaround": ("rounding", "adaround"),
     "bias-correction": ("bias", "corrected"),
+    "sequential-bias-correction": ("bias", "sequential"),
 }
 """Field of `Methods` and its value, by the name of the method."""
 

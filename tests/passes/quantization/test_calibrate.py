@@ -308,6 +308,22 @@ class TestSplit:
         assert (tmp_path / "died").exists()
         assert state(result) == state(observe())
 
+    @pytest.mark.slow
+    def test_ray_with_one_worker_killed_midway(self, tmp_path: Path) -> None:
+        ray = pytest.importorskip("ray", reason="not in the dev group, for its size: pip install ray")
+        import joblib
+        from ray.util.joblib import register_ray
+
+        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+        register_ray()
+        try:
+            with joblib.parallel_config(backend="ray"):
+                result = observe(dying(7, once=tmp_path / "died"), workers=3)
+        finally:
+            ray.shutdown()
+        assert (tmp_path / "died").exists()
+        assert state(result) == state(observe())
+
 
 def die_at_8(done: int, total: int | None, what: str) -> None:
     """A progress callback that kills its process."""
@@ -335,7 +351,7 @@ class TestCoverage:
         assert (len(covered), 2 in covered, 3 in covered) == (7, True, False)
         assert covered.missing(12, 2) == [(3, 5), (9, 11), (11, 12)]
         assert covered.missing(4, 10) == [(3, 4)]
-        assert covered.with_range(3, 5).ranges == ((0, 9),)
+        assert covered.with_ranges([(3, 5)]).ranges == ((0, 9),)
         assert Coverage().missing(0, 4) == []
 
 

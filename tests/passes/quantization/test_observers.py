@@ -152,6 +152,20 @@ def test_values_that_are_not_finite_are_not_hidden(kind: str, bad: float) -> Non
     assert observer.range().finite == (kind == "finite-extremes")
 
 
+def test_what_is_not_finite_is_the_same_in_any_order() -> None:
+    """Samples of several chunks: each one's NaN counts, even behind an infinity that was seen before."""
+    late = np.ones(100_000, np.float32)
+    late[-1] = np.nan
+    early = np.full(70_000, np.inf, np.float32)
+    whole, parts = Histogram(), (Histogram(), Histogram())
+    for index, sample in enumerate((early, late)):
+        whole.observe(sample, index)
+        parts[index].observe(sample, index)
+    parts[1].merge(parts[0])
+    assert_same(whole.state(), parts[1].state())
+    assert repr(whole.range()) == "ObservedRange(low=nan, high=nan)"
+
+
 @kinds
 def test_nothing_and_only_zeros(kind: str) -> None:
     observer = OBSERVERS[kind]()

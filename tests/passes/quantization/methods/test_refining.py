@@ -16,11 +16,14 @@ from sardonyx.measure import describe_machine, load_samples
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.quantization.arithmetic import IntegerRange
 from sardonyx.passes.quantization.methods.adaround import affordable, round_adaptively
+from sardonyx.passes.quantization.methods.layers import linear_layers
 from sardonyx.passes.quantization.methods.presets import ModelKind, model_kind
 from sardonyx.passes.quantization.methods.responses import response, scaled_gate
 from sardonyx.passes.quantization.methods.rounding import Grid, output_error, round_compensated
 from sardonyx.passes.quantization.methods.selection import NAMES, Methods, select_methods
+from sardonyx.passes.quantization.methods.sequential import correct_in_sequence
 from sardonyx.passes.quantization.methods.weight_scales import search_weight_reach
+from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.static import QuantizeStatic
 from tests import models_for_tests as build
 
@@ -191,6 +194,71 @@ class TestBiasCorrection:
         samples = load_samples([{"x": build.weights(4, 8, seed=1)}])
         result = QuantizeStatic(methods=("bias-correction",)).apply(model, PassContext(capabilities(VNNI), samples))
         assert any("no Add puts a constant behind layer" in refusal.reason for refusal in result.refusals)
+
+
+class TestSequentialBiasCorrection:
+    """A chain whose second layer sees what rounding of activations to few integers does, not weights alone."""
+
+    def chain(self) -> ir.Model:
+        nodes = [
+            node("Conv", ["x", "w"], ["c"], name="first", pads=[1, 1, 1, 1]),
+            node("Relu", ["c"], ["r"]),
+            node("Conv", ["r", "v", "b"], ["d"], name="second"),
+            node("GlobalAveragePool", ["d"], ["p"]),
+            node("Flatten", ["p"], ["f"]),
+            node("MatMul", ["f", "u"], ["m"], name="third"),
+            node("Add", ["m", "a"], ["y"]),
+        ]
+        constants = {
+            "w": build.weights(16, 4, 3, 3),
+            "v": build.weights(8, 16, 3, 3, seed=1),
+            "b": build.weights(8, seed=2),
+            "u": build.weights(8, 6, seed=3),
+            "a": build.weights(1, 6, seed=4),
+        }
+        return build.model(nodes, {"x": ["N", 4, 12, 12]}, {"y": None}, constants)
+
+    def samples(self, count: int = 8, seed: int = 0) -> list[dict[str, Any]]:
+        return [{"x": 1 + build.weights(2, 4, 12, 12, seed=10 * seed + i)} for i in range(count)]
+
+    def error(self, methods: tuple[str, ...]) -> tuple[float, Any]:
+        """The mean shift of outputs with activations clipped hard, and the result of the pass."""
+        source, samples = self.chain(), self.samples()
+        model = ir.clone(source)
+        static = QuantizeStatic(calibrator="percentile", percentile=90.0, methods=methods)
+        result = static.apply(model, PassContext(capabilities(AVX2), load_samples(samples)))
+        assert ir.verify(model) == ()
+        shifts = [build.run(model, feed)[0] - build.run(source, feed)[0] for feed in samples]
+        return float(np.abs(np.mean(np.concatenate(shifts), axis=0)).mean()), result
+
+    def test_clipping_of_activations_is_corrected_too(self) -> None:
+        without, _ = self.error(())
+        of_weights, _ = self.error(("bias-correction",))
+        sequential, result = self.error(("sequential-bias-correction",))
+        assert sequential < 0.2 * min(without, of_weights)
+        assert result.stats["sequential-bias-correction"] == 3
+        assert result.refusals == ()
+
+    def test_the_float_models_means_are_met_layer_after_layer(self) -> None:
+        """Without a source of error, nothing is shifted; the weights of the model stay what they are."""
+        model = self.chain()
+        before = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}  # type: ignore[union-attr]
+        plan = QuantPlan("onnxruntime", ())
+        placed = list(linear_layers(model.graph))
+        refined = correct_in_sequence(model, placed[1:], plan, PassContext(None, load_samples(self.samples())))
+        assert refined.stats == {"sequential-bias-correction": 2}
+        for name, array in before.items():
+            np.testing.assert_allclose(model.graph.initializers[name].const_value.numpy(), array, atol=1e-6)  # type: ignore[union-attr]
+
+    def test_refusals_name_the_reason(self) -> None:
+        model = build.model(
+            [node("MatMul", ["x", "w"], ["y"], name="layer")], {"x": [4, 8]}, {"y": None}, {"w": build.weights(8, 8)}
+        )
+        samples = load_samples([{"x": build.weights(4, 8, seed=1)}])
+        static = QuantizeStatic(methods=("sequential-bias-correction",))
+        result = static.apply(model, PassContext(capabilities(VNNI), samples))
+        assert any("no Add puts a constant behind layer" in refusal.reason for refusal in result.refusals)
+        assert "sequential-bias-correction" not in result.stats
 
 
 class TestResponses:
