@@ -68,8 +68,8 @@ def _parting(drift: Drift) -> str:
 
 def _found(place: Place) -> str:
     """What is to be said of a place, in a few words."""
-    said = ("parts here" if place.parts else "", place.why, "" if place.rescaled is None else str(place.rescaled))
-    return "; ".join(filter(None, said if not place.why else said[1:]))
+    verdict = place.why or ("parts here" if place.parts else "")
+    return "; ".join(filter(None, (verdict, "" if place.rescaled is None else str(place.rescaled))))
 
 
 def _computing(place: Place) -> str:
