@@ -52,6 +52,9 @@ def print_drift(drift: "Drift") -> None:
             say(f"    {place.why}")
     else:
         say("  no node adds more than rounding or the grid of its quantizers explains")
+    if rescaled := [place for place in drift.places if place.rescaled is not None]:
+        say(f"  {len(rescaled)} places compared without factors that their readers take up again, first of them")
+        say(f"    {rescaled[0].before}: {rescaled[0].rescaled}")
     for name, reason in list(drift.not_compared.items())[:_SHOWN]:
         say(f"  not compared: {name}: {reason}")
     _print_places(parting[:_SHOWN] or drift.largest[:_SHOWN])

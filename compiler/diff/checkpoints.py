@@ -27,36 +27,6 @@ class Noise(StrEnum):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A quantity at which the two models are compared, and what computes it from the quantities before it.
-
-    Attributes:
-        before: Name of the value in the first model.
-        after: Name of the value in the second.
-        before_nodes: Nodes of the first model between this quantity and those it is computed from.
-        after_nodes: The same of the second; without constant subexpressions, like the former.
-        before_reads: Names of the first model's values that the readers of `after_reads` are given.
-        after_reads: Names of the values that the nodes of the second model take from outside.
-        replacements: Constants of the second model whose place is taken by the first model's, because they are
-            compared by themselves.
-        noise: What to expect.
-        quantizer: The one node that rounds, where `noise` is `STEP`.
-        dtypes: Types of the floats that the nodes of both compute.
-    """
-
-    before: str
-    after: str
-    before_nodes: tuple[ir.Node, ...]
-    after_nodes: tuple[ir.Node, ...]
-    before_reads: tuple[str, ...]
-    after_reads: tuple[str, ...]
-    replacements: tuple[Replacement, ...]
-    noise: Noise
-    quantizer: ir.Node | None
-    dtypes: tuple[ir.DataType, ...]
-
-
-@dataclass(frozen=True)
 class ConstantPair:
     """Constants at the same input of nodes that do the same, with other contents.
 
@@ -75,6 +45,37 @@ class ConstantPair:
     after_tensor: ir.TensorProtocol
     reader_before: ir.Node
     reader_after: ir.Node
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A quantity at which the two models are compared, and what computes it from the quantities before it.
+
+    Attributes:
+        before: Name of the value in the first model.
+        after: Name of the value in the second.
+        before_nodes: Nodes of the first model between this quantity and those it is computed from.
+        after_nodes: The same of the second; without constant subexpressions, like the former.
+        before_reads: Names of the first model's values that the readers of `after_reads` are given.
+        after_reads: Names of the values that the nodes of the second model take from outside.
+        constants: Constants of the second model that are compared by themselves.
+        replacements: For each of them: what takes its place where nodes are compared, the first model's.
+        noise: What to expect.
+        quantizer: The one node that rounds, where `noise` is `STEP`.
+        dtypes: Types of the floats that the nodes of both compute.
+    """
+
+    before: str
+    after: str
+    before_nodes: tuple[ir.Node, ...]
+    after_nodes: tuple[ir.Node, ...]
+    before_reads: tuple[str, ...]
+    after_reads: tuple[str, ...]
+    constants: tuple[ConstantPair, ...]
+    replacements: tuple[Replacement, ...]
+    noise: Noise
+    quantizer: ir.Node | None
+    dtypes: tuple[ir.DataType, ...]
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Planner:
             after_nodes=nodes_after,
             before_reads=tuple((self._given.get(value) or value).name or "" for value in part_after.reads),
             after_reads=tuple(value.name or "" for value in part_after.reads),
+            constants=tuple(constants),
             replacements=tuple(map(self._replacement, constants)),
             noise=noise,
             quantizer=quantizer,

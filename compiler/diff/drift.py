@@ -1,16 +1,17 @@
 """Where two models part on samples, and which nodes make the difference."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from sardonyx import ir
-from sardonyx.diff.checkpoints import Plan, Planner
+from sardonyx.diff.checkpoints import Checkpoint, Plan, Planner
 from sardonyx.diff.drift_schema import Drift
 from sardonyx.diff.judging import Judge
 from sardonyx.diff.matching import Matching
-from sardonyx.diff.measuring import DriftOptions, Measuring
+from sardonyx.diff.measuring import DriftOptions, Measured, Measuring
 from sardonyx.diff.quantities import Pairs, pairs_of
+from sardonyx.diff.rescaling import Rescalings, settle
 from sardonyx.diff.segments import Wiring
 from sardonyx.errors import UsageError
 from sardonyx.measure import Samples
@@ -25,8 +26,9 @@ def drift(
 
     Each value is compared twice: as both models compute it from the samples, and as the second model's nodes compute it
     when they are given the first model's values. The second error is the one that these nodes make; the first holds all
-    errors before them as well. Both run without the runtime's graph optimizations, one loaded at a time. What is in the
-    body of an If, Loop or Scan is compared at the outputs of that node.
+    errors before them as well. A value that a pass rescaled by channel, and that its readers take up again, is compared
+    without its factors; outputs never are. Both run without the runtime's graph optimizations, one loaded at a time.
+    What is in the body of an If, Loop or Scan is compared at the outputs of that node.
 
     Args:
         before: The first model, with shapes.
@@ -85,7 +87,13 @@ class Comparison:
         """Does what the function `drift` does."""
         measuring = Measuring(self.before, self.after, self.inputs, options)
         measured, count = measuring.measure(self.plan.checkpoints, samples)
-        return Judge(self.plan, measured, self.wiring).verdict(count, samples.what)
+
+        def again(points: Sequence[Checkpoint], rescaled: Rescalings) -> Mapping[str, Measured]:
+            return measuring.measure(points, samples, rescaled)[0]
+
+        outputs = [value.name or "" for value in self.after.graph.outputs]
+        settled = settle(self.plan, measured, outputs, again)
+        return Judge(self.plan, settled, self.wiring).verdict(count, samples.what)
 
 
 def input_names(before: ir.Model, after: ir.Model, matching: Matching) -> dict[str, str]:

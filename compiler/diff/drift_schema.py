@@ -4,6 +4,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field
 
+from sardonyx.diff.channel_factors import Sums
 from sardonyx.diff.checkpoints import Noise
 from sardonyx.diff.schema import NodeEntry, Part
 from sardonyx.measure import OutputError
@@ -55,6 +56,29 @@ class Error(Part):
         )
 
 
+class ChannelFactors(Part):
+    """Positive factors by channel that the second model's value has and its readers take up again.
+
+    Attributes:
+        axis: The axis of the channels; None for a constant, which may have factors along several.
+        smallest: The smallest factor.
+        largest: The largest.
+    """
+
+    axis: int | None
+    smallest: float
+    largest: float
+
+    @classmethod
+    def of(cls, factors: Sums, axis: int | None = None) -> Self:
+        """Says what of factors is told."""
+        return cls(axis=axis, smallest=float(factors.min()), largest=float(factors.max()))
+
+    def __str__(self) -> str:
+        along = "" if self.axis is None else f" along axis {self.axis}"
+        return f"rescaled by channel{along}, by {self.smallest:.3g} to {self.largest:.3g}"
+
+
 class Place(Part):
     """A quantity at which the models were compared, and the nodes that compute it from the quantities before it.
 
@@ -72,6 +96,7 @@ class Place(Part):
         noise: What these nodes may add although nothing is wrong.
         allowed: Largest relative local error that such noise explains; None where it explains any.
         parts: Whether the local error is more than that.
+        rescaled: The factors that the errors leave out; None where the value is not rescaled by channel.
         why: What was found, or why the local error could not be measured; else empty.
     """
 
@@ -86,6 +111,7 @@ class Place(Part):
     noise: Noise
     allowed: float | None
     parts: bool
+    rescaled: ChannelFactors | None = None
     why: str = ""
 
 

@@ -1,17 +1,17 @@
 """From measured errors to a verdict: which places part, and which is the first."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
 from sardonyx import ir
 from sardonyx.diff.checkpoints import Checkpoint, ConstantPair, Noise, Plan
-from sardonyx.diff.drift_schema import Drift, Error, Place
+from sardonyx.diff.drift_schema import ChannelFactors, Drift, Error, Place
 from sardonyx.diff.expectation import constant_bounds, mixed_error, rounding_error, step_error
 from sardonyx.diff.matching import NodeRef
-from sardonyx.diff.measuring import Measured
 from sardonyx.diff.quantities import is_dequantize
+from sardonyx.diff.rescaling import Settled
 from sardonyx.diff.schema import NodeEntry
 from sardonyx.diff.segments import Wiring
 from sardonyx.measure import ErrorAccumulator
@@ -25,14 +25,14 @@ class Judge:
 
     Args:
         plan: The places of comparison.
-        measured: What was measured, by the name of the second model's value.
+        settled: What was measured, rescaling accounted for.
         wiring: Of both main graphs.
     """
 
-    def __init__(self, plan: Plan, measured: Mapping[str, Measured], wiring: tuple[Wiring, Wiring]) -> None:
-        self._plan, self._measured = plan, measured
+    def __init__(self, plan: Plan, settled: Settled, wiring: tuple[Wiring, Wiring]) -> None:
+        self._plan, self._settled, self._measured = plan, settled, settled.measured
         self._before, self._after = wiring
-        self._totals = {p.after: Error.of(measured[p.after].total.result()[0]) for p in plan.checkpoints}
+        self._totals = {p.after: Error.of(self._measured[p.after].total.result()[0]) for p in plan.checkpoints}
         self._locals = {p.after: self._local(p) for p in plan.checkpoints}
         mixed = (self._locals[p.after] for p in plan.checkpoints if p.noise is Noise.MIXED)
         self._mixed = mixed_error([e.relative for e in mixed if e is not None and e.relative is not None])
@@ -64,6 +64,7 @@ class Judge:
         earlier = [e.relative for e in (self._totals.get(name) for name in point.after_reads) if e is not None]
         source = max((r for r in earlier if r is not None), default=0.0)
         amplification = total.relative / source if total.relative is not None and source else None
+        rescaling = self._settled.rescaled.get(point.after)
         error, bound = (local, allowed) if local is not None else (total, max(_JUMP * source, allowed))
         return Place(
             kind="value",
@@ -77,10 +78,15 @@ class Judge:
             noise=point.noise,
             allowed=allowed if math.isfinite(allowed) else None,
             parts=_exceeds(error, bound),
+            rescaled=None if rescaling is None else ChannelFactors.of(rescaling.factors, rescaling.axis),
             why=self._measured[point.after].failed or error.reason,
         )
 
     def _allowed(self, point: Checkpoint) -> float:
+        """What its nodes may add, with what is unknown of the factors that it has to do with."""
+        return self._explained(point) + self._settled.uncertainty_at(point)
+
+    def _explained(self, point: Checkpoint) -> float:
         if point.noise is Noise.MIXED:
             return self._mixed
         if point.quantizer is not None:
@@ -89,12 +95,20 @@ class Judge:
 
     def _constant(self, pair: ConstantPair) -> Place:
         old, new = ir.read_array(pair.before_tensor), ir.read_array(pair.after_tensor)
+        factors, place = self._settled.constants.get(pair.after, (None, None))
+        if factors is not None:
+            old = (old * factors).astype(old.dtype)
         errors = ErrorAccumulator([pair.after.name or ""])
         errors.update([old], [new])
         error = Error.of(errors.result()[0])
         restorer = pair.after.producer()
         rms = float(np.sqrt(np.mean(np.square(old, dtype=np.float64)))) if old.size else 0.0
         bound, largest = constant_bounds(restorer if is_dequantize(restorer) else None, rms, pair.before.dtype)
+        if place is not None:
+            unknown = self._settled.uncertainty_at(place)
+            bound, largest = bound + unknown, largest + unknown * float(np.abs(old).max(initial=0.0))
+            if old.ndim == 1:  # what reads it answers for it
+                bound = largest = math.inf
         nodes = [node for node in (restorer, pair.reader_after) if node is not None]
         far = error.max_abs > largest
         return Place(
@@ -107,8 +121,9 @@ class Judge:
             local=error,
             amplification=None,
             noise=Noise.STEP if is_dequantize(restorer) else Noise.ROUNDING,
-            allowed=bound,
+            allowed=bound if math.isfinite(bound) else None,
             parts=_exceeds(error, bound) or far,
+            rescaled=None if factors is None else ChannelFactors.of(factors),
             why=f"an element is {error.max_abs:.3g} off, more than {largest:.3g}" if far else error.reason,
         )
 

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from sardonyx import ir
+from sardonyx.diff.channel_factors import ChannelSums, Rescaling
 from sardonyx.diff.checkpoints import Checkpoint
 from sardonyx.diff.expectation import Extent
 from sardonyx.diff.segments import cut_model
@@ -41,7 +43,18 @@ class Measured:
     total: ErrorAccumulator
     local: ErrorAccumulator
     extent: Extent = field(default_factory=Extent)
+    channels: ChannelSums = field(default_factory=ChannelSums)
     failed: str = ""
+
+    def take_in(self, reference: Array, candidate: Array, *, ranged: bool) -> None:
+        """Compares a value of both models for one sample; if `ranged`, notes the range of the first model's."""
+        compare_arrays(self.total, reference, candidate)
+        self.channels.update(*aligned(reference, candidate))
+        if ranged:
+            self.extent.update(reference)
+
+
+_NONE: Mapping[str, Rescaling] = MappingProxyType({})
 
 
 class Measuring:
@@ -59,8 +72,20 @@ class Measuring:
         self._options = options
         self._inputs = inputs
 
-    def measure(self, points: Sequence[Checkpoint], samples: Samples) -> tuple[dict[str, Measured], int]:
-        """Returns what was measured by the name of the second model's value, and the number of samples."""
+    def measure(
+        self, points: Sequence[Checkpoint], samples: Samples, rescaled: Mapping[str, Rescaling] = _NONE
+    ) -> tuple[dict[str, Measured], int]:
+        """Compares at some places.
+
+        Args:
+            points: The places.
+            samples: Feeds of the first model.
+            rescaled: What the first model's value is multiplied by before it is compared with the second model's value
+                of a name, or given to its readers.
+
+        Returns:
+            What was measured by the name of the second model's value, and the number of samples.
+        """
         measured = {p.after: Measured(ErrorAccumulator([p.after]), ErrorAccumulator([p.after])) for p in points}
         first = next(iter(samples), None)
         if first is None:
@@ -70,13 +95,19 @@ class Measuring:
         for group in group_values(self._before, names, first, self._options.budget_bytes):
             wanted = frozenset(group)
             chunk = [p for p in points if p.before in wanted]
-            count = self._chunk(chunk, samples, measured)
+            count = self._chunk(chunk, samples, measured, rescaled)
             done += len(chunk)
             if self._options.progress is not None:
                 self._options.progress(done, len(points), "drift")
         return measured, count or samples.count()
 
-    def _chunk(self, chunk: Sequence[Checkpoint], samples: Samples, measured: Mapping[str, Measured]) -> int:
+    def _chunk(
+        self,
+        chunk: Sequence[Checkpoint],
+        samples: Samples,
+        measured: Mapping[str, Measured],
+        rescaled: Mapping[str, Rescaling],
+    ) -> int:
         outputs = list(dict.fromkeys(p.after for p in chunk))
         count = 0
         for batch in self._batches(chunk, samples):
@@ -87,10 +118,9 @@ class Measuring:
                     given = {self._inputs.get(name, name): array for name, array in feed.items()}
                     arrays = session.run(fitting(session, given), outputs)
                     for point, array in zip(chunk, arrays, strict=True):
-                        compare_arrays(measured[point.after].total, known[point.before], array)
-                        if point.quantizer is not None:
-                            measured[point.after].extent.update(known[point.before])
-            self._local(chunk, [known for _, known in batch], measured)
+                        reference = _scaled(known[point.before], rescaled.get(point.after))
+                        measured[point.after].take_in(reference, array, ranged=point.quantizer is not None)
+            self._local(chunk, [known for _, known in batch], measured, rescaled)
         return count
 
     def _batches(
@@ -118,7 +148,11 @@ class Measuring:
             yield batch
 
     def _local(
-        self, chunk: Sequence[Checkpoint], batch: Sequence[Mapping[str, Array]], measured: Mapping[str, Measured]
+        self,
+        chunk: Sequence[Checkpoint],
+        batch: Sequence[Mapping[str, Array]],
+        measured: Mapping[str, Measured],
+        rescaled: Mapping[str, Rescaling],
     ) -> None:
         """Runs the second model's nodes on the first model's values; what the runtime refuses is narrowed down."""
         outputs = list(dict.fromkeys(p.after for p in chunk))
@@ -129,9 +163,11 @@ class Measuring:
         try:
             with opened_part(part, self._options) as session:
                 for known in batch:
-                    feed = {inner: known[reads[name]] for name, inner in names.items() if name in reads}
+                    given = {name: _scaled(known[old], rescaled.get(name)) for name, old in reads.items()}
+                    feed = {inner: given[name] for name, inner in names.items() if name in given}
                     for point, array in zip(chunk, session.run(feed, outputs), strict=True):
-                        compare_arrays(measured[point.after].local, known[point.before], array)
+                        reference = _scaled(known[point.before], rescaled.get(point.after))
+                        compare_arrays(measured[point.after].local, reference, array)
                     done += 1
         except (BackendError, DataError) as error:
             if len(chunk) == 1:
@@ -139,7 +175,7 @@ class Measuring:
                 return
             middle = len(chunk) // 2
             for half in (chunk[:middle], chunk[middle:]):
-                self._local(half, batch[done:], measured)
+                self._local(half, batch[done:], measured, rescaled)
 
 
 @contextmanager
@@ -174,12 +210,22 @@ def fitting(session: Session, feed: Feed) -> Feed:
 
 def compare_arrays(errors: ErrorAccumulator, reference: Array, candidate: Array) -> None:
     """Compares in the wider type: what was matched is one quantity, in whatever type it travels."""
+    reference, candidate = aligned(reference, candidate)
+    errors.update([reference], [candidate])
+
+
+def aligned(reference: Array, candidate: Array) -> tuple[Array, Array]:
+    """Returns two arrays in the wider of their types, and in one shape where they differ in dimensions of 1."""
     if reference.dtype != candidate.dtype and {reference.dtype.kind, candidate.dtype.kind} <= set("fiub"):
         common = np.promote_types(reference.dtype, candidate.dtype)
         reference, candidate = reference.astype(common), candidate.astype(common)
     if reference.shape != candidate.shape and _squeezed(reference) == _squeezed(candidate):
         candidate = candidate.reshape(reference.shape)
-    errors.update([reference], [candidate])
+    return reference, candidate
+
+
+def _scaled(array: Array, rescaling: Rescaling | None) -> Array:
+    return array if rescaling is None else rescaling.of(array)
 
 
 def _squeezed(array: Array) -> tuple[int, ...]:

@@ -39,9 +39,9 @@ class Surroundings:
         """The operator that computes a value, and those before it."""
         if value not in self._above:
             maker = self.view.maker(value)
-            before = () if maker is None else tuple(self._kind(v) for _, v in self.view.data(maker))
+            before = () if maker is None else tuple(self.kind(v) for _, v in self.view.data(maker))
             ordered = tuple(sorted(before)) if maker is not None and maker.commutative else before
-            self._above[value] = (self._kind(value), ordered)
+            self._above[value] = (self.kind(value), ordered)
         return self._above[value]
 
     def below(self, value: int) -> Context:
@@ -54,7 +54,8 @@ class Surroundings:
         """The operators that read a value."""
         return self._readers(value, 1)
 
-    def _kind(self, value: int) -> tuple[str, str]:
+    def kind(self, value: int) -> tuple[str, str]:
+        """The operator that computes a value; empty where none does."""
         maker = self.view.maker(value)
         return ("", "") if maker is None else maker.kind
 
@@ -106,6 +107,8 @@ class Propagation:
         first, second = pairs.before.maker(value), pairs.after.maker(partner)
         if first is None or second is None or not self._same_operator(first, second):
             return
+        if not self._same_ends(first, second):
+            return
         for ours, theirs in zip(first.bodies, second.bodies, strict=False):
             pairs.add(ours, theirs, "returned alike")
         for ours, theirs in self._operands(first, second):
@@ -114,6 +117,15 @@ class Propagation:
 
     def _same_operator(self, first: NodeView, second: NodeView) -> bool:
         return first.kind == second.kind and len(first.outputs) == len(second.outputs)
+
+    def _same_ends(self, first: NodeView, second: NodeView) -> bool:
+        """Whether bodies return what the same operators compute: an If may stand for one that was inside another."""
+        pairs = self._pairs
+        ends = zip(first.bodies, second.bodies, strict=False)
+        return len(first.bodies) == len(second.bodies) and all(
+            pairs.forward.get(ours) == theirs or self._before.kind(ours) == self._after.kind(theirs)
+            for ours, theirs in ends
+        )
 
     def _operands(self, first: NodeView, second: NodeView) -> list[tuple[int, int]]:
         """Operands of two nodes that belong together and have no partner yet; none where others contradict."""

@@ -23,7 +23,7 @@ from sardonyx.measure.feeds import Feed
 from sardonyx.measure.session import GRAPH_NAME, Session, SessionOptions
 
 _KERNEL_SUFFIX = "_kernel_time"
-_MADE_SUFFIX = re.compile(r"(_nchwc|_nhwc|_quant|_token_\d+)+$")
+_MADE_SUFFIX = re.compile(r"(_nchwc|_nhwc|_quant|_q|_dq|_token_\d+)+$")
 _WARM_UP_RUNS = 2
 Event = Mapping[str, Any]
 

@@ -46,7 +46,7 @@ def drift_section(drift: Drift | None, why_not: str = "") -> Section:
             _decibel(place.local),
             place.total.max_abs,
             _computing(place),
-            place.why or ("parts here" if place.parts else ""),
+            _found(place),
         )
         for index, place in enumerate(drift.places)
     ]
@@ -64,6 +64,12 @@ def _parting(drift: Drift) -> str:
     place = drift.places[drift.first]
     why = f" ({place.why})" if place.why else ""
     return f"{compared}: the models part first at {place.after}, computed by {_computing(place)}{why}."
+
+
+def _found(place: Place) -> str:
+    """What is to be said of a place, in a few words."""
+    verdict = place.why or ("parts here" if place.parts else "")
+    return "; ".join(filter(None, (verdict, "" if place.rescaled is None else str(place.rescaled))))
 
 
 def _computing(place: Place) -> str:
