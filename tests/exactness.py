@@ -176,6 +176,8 @@ def evaluate(model: bytes | Path, feeds: Sequence[Feed]) -> list[list[Any]]:
         BackendError: If it fails.
     """
     proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    if any(node.op_type == "Loop" and not node.input[1] for node in proto.graph.node):
+        raise BackendError("onnx.reference: it never runs a Loop without a condition.", remedy="None.")
     try:
         evaluator = ReferenceEvaluator(proto)
         with np.errstate(all="ignore"):

@@ -19,6 +19,8 @@ VARIETIES: dict[str, tuple[int, type[np.floating[Any]]]] = {
     "float16-18": (18, np.float16),
 }
 RUNS = 4
+RUNTIME_DEFECT = "op_kernel_context.h"
+"""ONNX Runtime 1.31 loses what a body takes from outside where two Casts to its own type compute it."""
 EXAMPLES = 500 if settings.default.max_examples >= 1000 else 12
 
 
@@ -46,7 +48,7 @@ def test_function_is_kept_and_the_result_settles(variety: str) -> None:
         outcome = judge(drawn.model, drawn.feeds())
         event(f"{outcome.verdict} in {outcome.evaluator}")
         if outcome.verdict == "original does not run":  # not every operator has a kernel for every float type
-            assert drawn.dtype != np.float32, outcome.reason
+            assert drawn.dtype != np.float32 or RUNTIME_DEFECT in outcome.reason, outcome.reason
             reject()
         assert outcome.verdict == "equal", outcome.reason
         assert outcome.undone == ()
