@@ -48,6 +48,8 @@ OF_SCALE = 0.1
 """Near zero a value may differ by this part of the tolerance, relative to the largest value of its output."""
 
 NO_TARGET = PassContext()
+RUNTIME_DEFECT = "op_kernel_context.h"
+"""ONNX Runtime 1.31 loses what a body takes from outside where two Casts to its own type compute it."""
 AS_GIVEN = SessionOptions(optimization="disabled")
 
 
@@ -200,6 +202,8 @@ def _first_that_runs(model: bytes | Path, feeds: Sequence[Feed]) -> tuple[str, l
             return name, evaluator(model, feeds)
         except (BackendError, DataError) as error:
             reasons.append(_one_line(error))
+            if RUNTIME_DEFECT in reasons[-1]:  # the model is fine, and the reference knows fewer old operators
+                break
     raise BackendError("; ".join(reasons), remedy="None.")
 
 
