@@ -4,6 +4,8 @@ A shift of integers is exact. Where integers do not fit, and where scales lie al
 quantized again; the change then tells how close they stay.
 """
 
+from collections.abc import Collection, Iterator
+
 import numpy as np
 
 from sardonyx import ir
@@ -77,21 +79,16 @@ def _to_float(editor: Editor, seen: Quantizer) -> None:
 
 def symmetric_weights(editor: Editor) -> None:
     """Constants of 8 bits get INT8 with zero point 0; shifted where all of them fit, else quantized again."""
-    for graph in ir.all_graphs(editor.model):
-        for seen in quantizers(graph):
-            stored = constant(seen.data) if is_dequantize(seen.node) and seen.is_known else None
-            if stored is None or seen.dtype not in BYTES or (seen.dtype is DataType.INT8 and seen.is_symmetric):
-                continue
-            scales, zeros, stored_as = seen.constants
-            centred = stored.astype(np.int64) - along(zeros, seen, stored.shape).astype(np.int64)
-            low, high = limits(DataType.INT8)
-            if np.all((centred >= low) & (centred <= high)):
-                _store(editor, seen, centred, scales, seen.axis)
-                editor.report(
-                    seen.node, f"its {stored_as.name} constant was shifted to INT8 with zero point 0, which is exact"
-                )
-            elif not seen.block_size:
-                _requantize(editor, seen, None if seen.is_per_tensor else seen.axis, "its integers do not fit INT8")
+    low, high = limits(DataType.INT8)
+    for seen, centred in _centred(editor, BYTES, DataType.INT8):
+        scales, _, stored_as = seen.constants
+        if np.all((centred >= low) & (centred <= high)):
+            _store(editor, seen, centred, scales, seen.axis)
+            editor.report(
+                seen.node, f"its {stored_as.name} constant was shifted to INT8 with zero point 0, which is exact"
+            )
+        elif not seen.block_size:
+            _requantize(editor, seen, None if seen.is_per_tensor else seen.axis, "its integers do not fit INT8")
 
 
 def _store(editor: Editor, seen: Quantizer, integers: Array, scale: Array, axis: int) -> None:
@@ -193,18 +190,20 @@ def positive_scales(editor: Editor) -> None:
 
 def signed_blocks(editor: Editor) -> None:
     """Constants of 4 bits get INT4 with zero point 0 where they fit, else INT8 with the same scales; both are exact."""
+    for seen, centred in _centred(editor, NIBBLES, DataType.INT4):
+        dtype = fitting_type(centred)
+        store_blocks(editor, seen.node, centred, dtype, seen.constants[0])
+        editor.report(seen.node, f"its 4-bit constant was shifted to {dtype.name} with zero point 0, which is exact")
+
+
+def _centred(editor: Editor, stored_as: Collection[DataType], right: DataType) -> Iterator[tuple[Quantizer, Array]]:
+    """Yields dequantized constants of some types with integers less zero points, but not those that are right."""
     for graph in ir.all_graphs(editor.model):
         for seen in quantizers(graph):
             stored = constant(seen.data) if is_dequantize(seen.node) and seen.is_known else None
-            if stored is None or seen.dtype not in NIBBLES or (seen.dtype is DataType.INT4 and seen.is_symmetric):
+            if stored is None or seen.dtype not in stored_as or (seen.dtype is right and seen.is_symmetric):
                 continue
-            scales, zeros, _ = seen.constants
-            centred = stored.astype(np.int64) - along(zeros, seen, stored.shape).astype(np.int64)
-            dtype = fitting_type(centred)
-            store_blocks(editor, seen.node, centred, dtype, scales)
-            editor.report(
-                seen.node, f"its 4-bit constant was shifted to {dtype.name} with zero point 0, which is exact"
-            )
+            yield seen, stored.astype(np.int64) - along(seen.constants[1], seen, stored.shape).astype(np.int64)
 
 
 def fitting_type(integers: Array) -> DataType:
