@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +28,13 @@ class Edited:
 
     Attributes:
         model: The second model.
-        values: Partners of values by name; None where numbers tell.
+        values: Partners of values by name, of which any will do; None where numbers tell.
         nodes: Pairs of names of nodes that belong together; None where not known.
         facts: Kinds and names of the changes; None where not known.
     """
 
     model: ir.Model
-    values: Mapping[str, str] | None = None
+    values: Mapping[str, frozenset[str]] | None = None
     nodes: frozenset[tuple[str, str]] | None = None
     facts: Facts | None = None
 
@@ -57,11 +57,12 @@ def renamed(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
     return copy, names
 
 
-def _values(model: ir.Model, without: Iterable[str] = ()) -> dict[str, str]:
-    """All values of the main graph that depend on inputs, as their own partners."""
+def _values(model: ir.Model, without: Iterable[str] = (), forms: Sequence[str] = ("",)) -> dict[str, frozenset[str]]:
+    """All values of the main graph that depend on inputs, as their own partners, or with other ends of their names."""
     gone = set(without)
     made = [v for node in model.graph for v in node.outputs if node.inputs and v.name]
-    return {v.name: v.name for v in (*model.graph.inputs, *made) if v.name and v.name not in gone}
+    named = [v.name for v in (*model.graph.inputs, *made) if v.name and v.name not in gone]
+    return {name: frozenset(name + form for form in forms) for name in named}
 
 
 def _nodes(model: ir.Model) -> frozenset[tuple[str, str]]:
@@ -169,7 +170,7 @@ def insert_qdq(model: ir.Model, folder: Path) -> Edited:
     context = _context(model)
     passes = parse_pipeline(scheme_named("static").pipeline, available_passes())
     after = PassManager(passes, context=context).run(ir.clone(model)).model
-    return Edited(after, _values(model), None)
+    return Edited(after, _values(model, forms=("", "_quantized", "_dequantized")), None)
 
 
 def _context(model: ir.Model) -> PassContext:

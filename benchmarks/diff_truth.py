@@ -12,7 +12,7 @@ matcher does not get to see. Every edit is matched a second time with all names 
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,15 +129,15 @@ def score_values(matching: Matching, truth: Numeric, names: Mapping[str, str]) -
     return score
 
 
-def score_known(matching: Matching, known: Mapping[str, str]) -> Score:
-    """Scores the matching of values against known partners."""
+def score_known(matching: Matching, known: Mapping[str, Set[str]]) -> Score:
+    """Scores the matching of values against known partners, of which any will do: they carry the same quantity."""
     score = Score(reported=len([v for v in known if v in matching.values]), wanted=len(known))
-    for name, other in known.items():
-        if matching.values.get(name) == other:
+    for name, others in known.items():
+        if matching.values.get(name) in others:
             score.right += 1
             score.found += 1
         else:
-            score.missed.append((name, other, matching.values.get(name)))
+            score.missed.append((name, *others, matching.values.get(name)))
     return score
 
 
@@ -167,8 +167,8 @@ def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bo
         scores["values"] = score_values(matching, truth, names)
     else:
         made = {value.name for graph in ir.all_graphs(edited.model) for value in ir.graph_values(graph)}
-        kept = {a: b for a, b in edited.values.items() if b in made and not truth.constant(a)}
-        known = {a: names.get(b, b) for a, b in kept.items()}
+        kept = {a: others & made for a, others in edited.values.items() if not truth.constant(a)}
+        known = {a: {names.get(b, b) for b in others} for a, others in kept.items() if others}
         scores["values"] = score_known(matching, known)
     if edited.nodes is not None:
         wanted = {(a, names.get(f"node {b}", b)) for a, b in edited.nodes}

@@ -45,7 +45,7 @@ class Pairs:
     def alike(self, before: int, after: int) -> bool:
         """Whether two values may be the same quantity: types but for precision, ranks, and whether they are inputs."""
         first, second = self.before.values[before], self.after.values[after]
-        if not _types_alike(first.dtype, second.dtype):
+        if not _types_alike(self.before.dtype(before), self.after.dtype(after)):
             return False
         return first.shape is None or second.shape is None or len(first.shape) == len(second.shape)
 
