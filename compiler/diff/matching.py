@@ -106,13 +106,13 @@ def _carrying(view: View) -> dict[int, list[int]]:
 
 
 def _counterpart(pairs: Pairs, value: int, candidates: list[int]) -> int | None:
-    """Of values that carry the same quantity, the one to compare with: of the same type, or name where it is alike."""
+    """Of values that carry the same quantity, the one to compare with: of the same name, else the first of its kind."""
     name, dtype = pairs.before.name(value), pairs.before.values[value].dtype
     alike = [v for v in candidates if pairs.alike(value, v)]
     typed = [v for v in alike if pairs.after.values[v].dtype == dtype]
     floats = [v for v in alike if pairs.after.values[v].dtype in FLOATS] if dtype in FLOATS else []
     same = [v for v in (floats or alike) if pairs.after.name(v) == name]
-    return next(iter((*same, *typed, *floats, *alike)), None)
+    return next(iter((*same, *floats, *typed, *alike)), None)
 
 
 def _in_main(view: View, value: int) -> bool:
