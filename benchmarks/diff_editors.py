@@ -10,14 +10,13 @@ import numpy as np
 import onnx
 from onnx import version_converter
 
-from benchmarks.diff_kinds import Change, Truth, noted_changes
+from benchmarks.diff_kinds import Change, Truth, made_from, noted_changes
 from benchmarks.optimizer import with_onnxruntime, with_onnxsim, with_onnxslim
 from sardonyx import ir
 from sardonyx.backends import backend
 from sardonyx.measure import Session, describe_machine, samples_for
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.fusion.fuse import RULES, Fuse
-from sardonyx.passes.provenance import sources
 from sardonyx.pipeline import PassManager, Recipe, available_passes, available_schemes, parse_pipeline
 
 
@@ -212,16 +211,15 @@ def _by_rule(*rules: str) -> Callable[[ir.Model, Path], Edited | None]:
 
 
 def _provenance(model: ir.Model, after: ir.Model) -> frozenset[tuple[str, str]]:
-    """Nodes by what the passes noted: a made node and each of its sources, where all of those are in the model."""
-    known = {n.name: n.op_type for graph in ir.all_graphs(model) for n in graph}
+    """Nodes by what the passes noted: a made node and each of those that it replaces."""
+    ours = {n.name or "": n for graph in ir.all_graphs(model) for n in graph}
+    theirs = {n.name or "": n for graph in ir.all_graphs(after) for n in graph}
     pairs = set()
-    for graph in ir.all_graphs(after):
-        for node in graph:
-            origin = sources(node)
-            if origin and all(name in known for name in origin):
-                pairs.update((name, node.name or "") for name in origin)
-            elif not origin and known.get(node.name) == node.op_type:
-                pairs.add((node.name or "", node.name or ""))
+    for name, node in theirs.items():
+        origin = made_from(node, ours, theirs)
+        pairs.update((source, name) for source in origin)
+        if not origin and name in ours and ours[name].op_type == node.op_type:
+            pairs.add((name, name))
     return frozenset(pairs)
 
 

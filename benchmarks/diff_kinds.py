@@ -83,8 +83,7 @@ def _node_changes(before: ir.Model, after: ir.Model, absorbed: Mapping[str, str]
     tied: set[str] = set()
     for name, node in theirs.items():
         noted = node.op_type not in _QUANTIZERS and not _is_shared(node)
-        gone = [s for s in sources(node) if s in ours and not _stays(ours[s], theirs)]
-        origin = gone if noted else []
+        origin = made_from(node, ours, theirs) if noted else []
         if not origin and name in ours and ours[name].op_type == node.op_type:
             origin = [name]
         if name not in absorbed:
@@ -98,6 +97,12 @@ def _node_changes(before: ir.Model, after: ir.Model, absorbed: Mapping[str, str]
         how = _how([ours[n] for n in b], [theirs[n] for n in a])
         if how is not None:
             yield from ((how, name) for name in b or a)
+
+
+def made_from(node: ir.Node, ours: Mapping[str, ir.Node], theirs: Mapping[str, ir.Node]) -> list[str]:
+    """Returns the nodes of the first model that a node of the second replaces, through those that were in between."""
+    known = dict.fromkeys(original_name(source, ours) for source in sources(node))
+    return [name for name in known if name in ours and not _stays(ours[name], theirs)]
 
 
 def _stays(node: ir.Node, theirs: Mapping[str, ir.Node]) -> bool:

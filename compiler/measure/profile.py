@@ -119,12 +119,21 @@ class _Side:
         for (name, op_type), seconds in calls.items():
             if name not in outputs:  # in a body: its time is in that of the node around it
                 continue
-            original = _MADE_SUFFIX.sub("", name)
+            original = original_name(name)
             known = tuple(value for value in outputs[name] if value in values)
             traced = known or tuple(written.get(original, ())) or ((original,) if original in values else ())
             nodes.append(NodeTime(name, op_type, median(seconds[-runs:]), traced))
             totals = [total + one for total, one in zip(totals, seconds[-runs:], strict=True)]
         return Profile(tuple(nodes), median(totals), runs)
+
+
+def original_name(name: str) -> str:
+    """Returns the name of what the runtime made a node from, without the ends that it appends.
+
+    Layouts of its own (`_nchwc`, `_nhwc`), integer kernels (`_quant`), quantizers that it puts behind operators (`_q`,
+    `_dq`), and numbers (`_token_N`).
+    """
+    return _MADE_SUFFIX.sub("", name)
 
 
 def _events(path: Path) -> list[Event]:

@@ -145,7 +145,8 @@ def draw(
     fold = len(graphs) > 1
     sides = [_side(graph, runs(graph.nodes) if fold else []) for graph in graphs]
     present = {node.state for graph in graphs for node in graph.nodes}
-    legend = [(state, meaning) for state, meaning in STATES.items() if state in present and fold]
+    told = fold or bool(present - {EQUAL, INTERFACE})
+    legend = [(state, meaning) for state, meaning in STATES.items() if state in present and told]
     caption = (
         "Matched nodes stand in one row and are linked. A box with a shadow is a run of equal nodes: select it to "
         "unfold it on both sides. Constants, and what is computed of them alone, are not drawn."
@@ -163,8 +164,11 @@ def draw(
 def _extent(graphs: Sequence[DrawnGraph]) -> str:
     """What there is to see, in a few words."""
     nodes = [[node for node in graph.nodes if node.state != INTERFACE] for graph in graphs]
+    counted = " → ".join(f"{len(side):,}" for side in nodes) + (" node" if len(nodes[-1]) == 1 else " nodes")
+    if len(graphs) == 1:
+        return ", only in ".join(filter(None, (counted, graphs[0].title)))
     changed = sum(node.state != EQUAL for side in nodes for node in side)
-    return f"{max(map(len, nodes)):,} nodes, " + (f"{changed:,} of both sides changed" if changed else "equal")
+    return f"{counted}, {changed:,} of them changed" if changed else f"{counted}, equal"
 
 
 def _side(graph: DrawnGraph, folds: list[list[int]]) -> dict[str, Any]:

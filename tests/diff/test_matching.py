@@ -177,6 +177,31 @@ def test_nodes_of_branches_are_matched_although_the_if_has_another_name() -> Non
     ]
 
 
+def test_an_if_that_stands_for_an_inner_one_says_nothing_of_the_outer_condition() -> None:
+    def branch(label: str, node: object) -> object:
+        return helper.make_graph([node], label, [], [helper.make_tensor_value_info(label, TensorProto.FLOAT, None)])
+
+    def choice(condition: str, result: str, prefix: str) -> object:
+        exp = helper.make_node("Exp", ["x"], [f"{prefix}t"], name=f"{prefix}exp")
+        tanh = helper.make_node("Tanh", ["x"], [f"{prefix}e"], name=f"{prefix}tanh")
+        bodies = {"then_branch": branch(f"{prefix}t", exp), "else_branch": branch(f"{prefix}e", tanh)}
+        return helper.make_node("If", [condition], [result], name=f"{prefix}if", **bodies)
+
+    neg = helper.make_node("Neg", ["x"], ["n"], name="neg")
+    bodies = {"then_branch": branch("i", choice("inner", "i", "i_")), "else_branch": branch("n", neg)}
+    nested = [
+        helper.make_node("Less", ["s", "one"], ["outer"], name="less"),
+        helper.make_node("Greater", ["s", "two"], ["inner"], name="greater"),
+        helper.make_node("If", ["outer"], ["y"], name="if", **bodies),
+    ]
+    alone = [helper.make_node("Greater", ["s", "four"], ["only"], name="greater_2"), choice("only", "y", "o_")]
+    scalars = {"one": np.float32(1), "two": np.float32(2)}
+    before = build.model(nested, {"x": ["N"], "s": []}, {"y": ["N"]}, scalars)
+    after = build.model(alone, {"x": ["N"], "s": []}, {"y": ["N"]}, {"four": np.float32(4)})
+    values = match(before, after).values
+    assert (values.get("outer"), values.get("inner")) == (None, "only")
+
+
 def test_what_is_computed_twice_before_and_once_after_is_named() -> None:
     def exps(twice: bool) -> ir.Model:
         nodes = [

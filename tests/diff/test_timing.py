@@ -14,6 +14,7 @@ from sardonyx.diff.matching import match
 from sardonyx.diff.timing import Times, node_times
 from sardonyx.errors import BackendError
 from sardonyx.measure import Session
+from sardonyx.measure.profile import original_name
 from tests.diff.test_drift import changed_weight, quantized
 from tests.models_for_tests import cnn, images
 
@@ -76,3 +77,14 @@ def test_diff_with_data_prints_both(tmp_path: Path) -> None:
     assert said.drift.places[said.drift.first].before == "w2"
     assert said.times.regions
     assert not said.same
+
+
+@pytest.mark.parametrize(
+    ("kernel", "node"),
+    [
+        ("conv1_nchwc", "conv1"), ("conv1_quant", "conv1"), ("r1_QuantizeLinear_q", "r1_QuantizeLinear"),
+        ("conv1_nhwc_dq", "conv1"), ("conv1_token_12", "conv1"), ("down_q_proj", "down_q_proj"), ("seq", "seq"),
+    ],
+)  # fmt: skip
+def test_the_ends_that_the_runtime_appends_are_taken_off(kernel: str, node: str) -> None:
+    assert original_name(kernel) == node

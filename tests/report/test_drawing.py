@@ -89,9 +89,9 @@ def test_graphs_beyond_what_a_page_holds_are_not_drawn() -> None:
 def test_bodies_are_drawn_beside_those_they_belong_to() -> None:
     main, *inner = drawings(compared(branching("choose"), branching("pick", last="Exp")))
     assert [(each.title, each.extent) for each in inner] == [
-        ("choose.else_branch → pick.else_branch", "2 nodes, equal"),
-        ("choose.then_branch → pick.then_branch", "1 nodes, 2 of both sides changed"),
-        ("function tests::Twice", "1 nodes, equal"),
+        ("choose.else_branch → pick.else_branch", "2 → 2 nodes, equal"),
+        ("choose.then_branch → pick.then_branch", "1 → 1 node, 2 of them changed"),
+        ("function tests::Twice", "1 → 1 node, equal"),
     ]
     then = inner[1].data["sides"]
     assert then[0]["ops"] == ["outer value", "Neg", "output"]
@@ -115,6 +115,7 @@ def test_a_body_of_one_model_alone_is_drawn_alone() -> None:
         ("choose.else_branch", 1),
         ("choose.then_branch", 1),
     ]
+    assert drawn[2].extent == "1 node, only in before"
     assert drawn[2].data["sides"][0]["states"] == ["interface", "removed", "interface"]
 
 
