@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import version_converter
 
-from benchmarks.diff_kinds import Change, Truth, made_from, noted_changes
+from benchmarks.diff_kinds import Change, Truth, changes_of_tool, made_from, noted_changes
 from benchmarks.optimizer import with_onnxruntime, with_onnxsim, with_onnxslim
 from sardonyx import ir
 from sardonyx.backends import backend
@@ -238,7 +238,7 @@ def _tool(run: Callable[[str, str], None]) -> Callable[[ir.Model, Path], Edited 
         source, written = folder / "source.onnx", folder / "written.onnx"
         onnx.save(ir.to_proto(model), source)
         run(str(source), str(written))
-        return Edited(ir.load(written).model)
+        return Edited(ir.load(written).model, changes=changes_of_tool)
 
     return edit
 

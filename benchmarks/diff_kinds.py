@@ -38,7 +38,9 @@ def reported_changes(diff: Diff, names: Mapping[str, str]) -> set[Change]:
     for region in diff.regions:
         if region.how in _NODE_KINDS:
             found.update((region.how, original.get(n.name, n.name)) for n in region.before or region.after)
-        found.update(("attribute", f"{node.name}.{c.name}") for node in region.before for c in region.attributes)
+        ops = Counter(node.op_type for node in region.before) & Counter(node.op_type for node in region.after)
+        named = [node.name for node in region.before if node.op_type in ops]
+        found.update(("attribute", f"{name}.{c.name}") for name in named for c in region.attributes)
     for change in diff.initializers:
         if change.how != "renamed":
             name = change.before if change.before is not None else original.get(change.after or "", change.after)
@@ -60,6 +62,29 @@ def noted_changes(before: ir.Model, after: ir.Model) -> set[Change]:
     found |= set(_quantizer_changes(after))
     found |= set(_type_changes(before, after))
     found |= set(_opset_changes(before, after))
+    return found
+
+
+def kept_nodes(before: ir.Model, after: ir.Model) -> set[str]:
+    """Returns the names of nodes that have kept name and operator, as tools leave those that they do not rewrite."""
+    theirs = {n.name: n for graph in ir.all_graphs(after) for n in graph}
+    return {n.name or "" for graph in ir.all_graphs(before) for n in graph if _stays(n, theirs)}
+
+
+def changes_of_tool(before: ir.Model, after: ir.Model) -> set[Change]:
+    """Returns what another tool changed, as far as names tell: nodes that are gone, attributes, opsets."""
+    names = {n.name or "" for graph in ir.all_graphs(before) for n in graph}
+    found = {("gone", name) for name in names - kept_nodes(before, after)}
+    return found | set(_named_attributes(before, after)) | set(_opset_changes(before, after))
+
+
+def reported_of_tool(diff: Diff, kept: Set[str]) -> set[Change]:
+    """Returns what a diff reports, in the words of `changes_of_tool`: a node that others were fused with is kept."""
+    found = {c for c in reported_changes(diff, {}) if c[0] in ("attribute", "opset")}
+    for region in diff.regions:
+        names = {node.name for node in region.before}
+        if region.how in _NODE_KINDS and region.how != "moved":
+            found.update(("gone", name) for name in (names - kept or names))
     return found
 
 
@@ -240,5 +265,5 @@ def by_kind(changes: Iterable[Change]) -> Mapping[str, set[Change]]:
 
 def without_nodes(changes: Iterable[Change], nodes: Set[str]) -> set[Change]:
     """Returns changes but those of some nodes: of those that compute constants, several accounts are right."""
-    kinds = {*_NODE_KINDS, "attribute"}
+    kinds = {*_NODE_KINDS, "attribute", "gone"}
     return {c for c in changes if c[0] not in kinds or not nodes & {c[1], c[1].rpartition(".")[0]}}

@@ -21,7 +21,14 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.diff_editors import EDITORS, Edited, renamed
-from benchmarks.diff_kinds import by_kind, reported_changes, without_nodes
+from benchmarks.diff_kinds import (
+    by_kind,
+    changes_of_tool,
+    kept_nodes,
+    reported_changes,
+    reported_of_tool,
+    without_nodes,
+)
 from sardonyx import ir
 from sardonyx.diff import Matching, compare, match
 from sardonyx.errors import SardonyxError
@@ -180,7 +187,12 @@ def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bo
         scores["nodes"] = score_sets(node_pairs(matching, {b for _, b in wanted}), wanted)
     if edited.changes is not None:
         fixed = {node.name or "" for node in before.graph if all(truth.fixed(v.name) for v in node.outputs)}
-        reported = by_kind(without_nodes(reported_changes(compare(before, after, matching), names), fixed))
+        diff = compare(before, after, matching)
+        if edited.changes is changes_of_tool:
+            said = reported_of_tool(diff, kept_nodes(before, edited.model))
+        else:
+            said = reported_changes(diff, names)
+        reported = by_kind(without_nodes(said, fixed))
         wanted = by_kind(without_nodes(edited.changes(before, edited.model), fixed))
         for kind in sorted(reported.keys() | wanted.keys()):
             scores[kind] = score_sets(reported.get(kind, set()), wanted.get(kind, set()))

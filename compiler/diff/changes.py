@@ -82,10 +82,11 @@ class _Regions:
         for group in self._groups:
             attributes: tuple[FieldChange, ...] = ()
             inputs: tuple[FieldChange, ...] = ()
-            if len(group.before) == len(group.after) == 1 and group.how != "replaced":
-                nodes = self._before[_place(group.before[0])], self._after[_place(group.after[0])]
+            counterparts = _counterparts(group)
+            if counterparts is not None:
+                nodes = self._before[_place(counterparts[0])], self._after[_place(counterparts[1])]
                 attributes = tuple(_attributes(*nodes))
-                inputs = tuple(self._operands(*nodes))
+                inputs = tuple(self._operands(*nodes)) if len(group.before) == len(group.after) == 1 else ()
             if group.how not in ("same", "renamed") or attributes or inputs:
                 yield self._region(group, attributes, inputs)
 
@@ -115,6 +116,26 @@ class _Regions:
                     before=pairs.before.name(first.inputs[place]) if place < len(first.inputs) else None,
                     after=pairs.after.name(second.inputs[place]) if place < len(second.inputs) else None,
                 )
+
+
+def _counterparts(group: Group) -> tuple[NodeRef, NodeRef] | None:
+    """The node of either model whose operator is the only one that occurs once on both sides of a group."""
+    sides = [
+        {kind: refs[0] for kind, refs in _by_operator(refs).items() if len(refs) == 1}
+        for refs in (group.before, group.after)
+    ]
+    shared = sides[0].keys() & sides[1].keys()
+    if len(shared) != 1:
+        return None
+    (kind,) = shared
+    return sides[0][kind], sides[1][kind]
+
+
+def _by_operator(refs: Sequence[NodeRef]) -> Mapping[tuple[str, str], list[NodeRef]]:
+    found: dict[tuple[str, str], list[NodeRef]] = {}
+    for ref in refs:
+        found.setdefault((ref.domain, ref.op_type), []).append(ref)
+    return found
 
 
 def _by_place(view: View) -> dict[_Key, NodeView]:

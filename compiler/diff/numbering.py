@@ -120,6 +120,7 @@ class Numbering:
                         node.attributes,
                         tuple(numbers[value] for value in node.outputs),
                         self._beside(view, node, known, forward),
+                        tuple(known[value] if value in known else _kind(view, value) for value in node.bodies),
                     )
                 )
         for value in range(len(view.values)):
@@ -154,6 +155,12 @@ class Numbering:
         )
         inner = (keys[within[root][0]], within[root][1]) if root in within else None
         return self._numbers.of(("used", tuple(uses), returned.get(root), inner))
+
+
+def _kind(view: View, value: int) -> object:
+    """The operator that computes a value: what a body ends in tells apart an If from one that is inside it."""
+    maker = view.maker(value)
+    return None if maker is None else maker.kind
 
 
 def _readers_of_bodies(view: View) -> dict[int, tuple[int, int]]:

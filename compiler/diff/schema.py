@@ -77,8 +77,10 @@ class Region(Part):
         before: Nodes of the first model.
         after: Nodes of the second.
         evidence: Why they belong together.
-        attributes: Attributes that differ, of one node in place of one of the same operator.
-        inputs: Operands that differ: `input INDEX` with the names of what is read, where that does not correspond.
+        attributes: Attributes that differ, of one node in place of one of the same operator, others fused with it or
+            not.
+        inputs: Operands that differ, of one node in place of one: `input INDEX` with the names of what is read, where
+            that does not correspond.
         cost_before: Cost of the nodes of the first model.
         cost_after: Cost of the nodes of the second.
     """

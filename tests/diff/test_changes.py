@@ -118,3 +118,16 @@ def test_blocks_of_integers_stand_for_floats() -> None:
 def test_distance_of_text_is_unknown() -> None:
     words = [np.array(["a", "b"], object)]
     assert distance(words, words) is None
+
+
+def test_attributes_of_a_node_that_another_was_fused_with() -> None:
+    def padded(fused: bool) -> ir.Model:
+        pad = [helper.make_node("Pad", ["x", "pads"], ["p"], name="pad")]
+        conv = helper.make_node("Conv", ["x" if fused else "p", "w"], ["y"], name="conv", pads=[int(fused)] * 4)
+        constants = {"w": build.weights(4, 3, 3, 3)} | ({} if fused else {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])})
+        return build.model([*([] if fused else pad), conv], {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, constants)
+
+    before, after = padded(False), padded(True)
+    (region,) = compare(before, after, match(before, after)).regions
+    assert region.how == "fused"
+    assert [(c.name, c.before, c.after) for c in region.attributes] == [("pads", "[0, 0, 0, 0]", "[1, 1, 1, 1]")]
