@@ -95,7 +95,7 @@ def test_a_compile_that_is_stopped_while_the_builder_works_leaves_nothing(
     scratch.mkdir()
     model.graph.name = "hang"  # what the builder that stands in does with it
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    command = "compile model.onnx -o out --target tensorrt --sm 8.6".split()
+    command = ["compile", "model.onnx", "-o", "out", "--target", "tensorrt", "--sm", "8.6"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sardonyx.cli.main", *command],
         cwd=tmp_path,
