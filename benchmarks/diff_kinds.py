@@ -20,6 +20,8 @@ Truth = Callable[[ir.Model, ir.Model], Set[Change]]
 
 _NODE_KINDS = ("removed", "added", "fused", "decomposed", "replaced", "moved")
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_ENDS = ("_quantized", "_scaled")
+"""Ends of the names of what is a tensor on a grid, or with factors moved into it."""
 _GRIDS = ("_scale", "_zero_point", "_offset")
 """Ends of the names of what belongs to a grid: no tensor made from another one."""
 
@@ -81,7 +83,8 @@ def _node_changes(before: ir.Model, after: ir.Model, absorbed: Mapping[str, str]
     tied: set[str] = set()
     for name, node in theirs.items():
         noted = node.op_type not in _QUANTIZERS and not _is_shared(node)
-        origin = [s for s in sources(node) if s in ours] if noted else []
+        gone = [s for s in sources(node) if s in ours and not _stays(ours[s], theirs)]
+        origin = gone if noted else []
         if not origin and name in ours and ours[name].op_type == node.op_type:
             origin = [name]
         if name not in absorbed:
@@ -95,6 +98,12 @@ def _node_changes(before: ir.Model, after: ir.Model, absorbed: Mapping[str, str]
         how = _how([ours[n] for n in b], [theirs[n] for n in a])
         if how is not None:
             yield from ((how, name) for name in b or a)
+
+
+def _stays(node: ir.Node, theirs: Mapping[str, ir.Node]) -> bool:
+    """Whether the second model has a node too: what was made of it then stands beside it."""
+    other = theirs.get(node.name or "")
+    return other is not None and other.op_type == node.op_type
 
 
 def _is_shared(node: ir.Node) -> bool:
@@ -194,7 +203,9 @@ def _quantizer_changes(after: ir.Model) -> Iterator[Change]:
             continue
         integers = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
         name = (integers.name or "") if integers is not None else ""
-        yield "quantizer", name.removesuffix("_quantized").removesuffix("_scaled")
+        while name.endswith(_ENDS):
+            name = name.rpartition("_")[0]
+        yield "quantizer", name
 
 
 def _type_changes(before: ir.Model, after: ir.Model) -> Iterator[Change]:
@@ -220,3 +231,9 @@ def by_kind(changes: Iterable[Change]) -> Mapping[str, set[Change]]:
     for change in changes:
         found[change[0]].add(change)
     return found
+
+
+def without_nodes(changes: Iterable[Change], nodes: Set[str]) -> set[Change]:
+    """Returns changes but those of some nodes: of those that compute constants, several accounts are right."""
+    kinds = {*_NODE_KINDS, "attribute"}
+    return {c for c in changes if c[0] not in kinds or not nodes & {c[1], c[1].rpartition(".")[0]}}

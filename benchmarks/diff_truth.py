@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.diff_editors import EDITORS, Edited, renamed
-from benchmarks.diff_kinds import by_kind, reported_changes
+from benchmarks.diff_kinds import by_kind, reported_changes, without_nodes
 from sardonyx import ir
 from sardonyx.diff import Matching, compare, match
 from sardonyx.errors import SardonyxError
@@ -102,6 +102,10 @@ class Numeric:
         first, second = self.before[0][name], self.before[1][name]
         return not isinstance(first, np.ndarray) or close(first, second)
 
+    def fixed(self, name: str | None) -> bool:
+        """Whether a value was computed and does not depend on the sample."""
+        return name in self.before[0] and self.constant(name or "")
+
     def partners(self, name: str) -> Iterator[str]:
         """Yields the values that are equal to one of the first model."""
         return (other for other in self._by_print.get(self._print(self.before, name), ()) if self.equal(name, other))
@@ -175,8 +179,9 @@ def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bo
         wanted = {(a, names.get(f"node {b}", b)) for a, b in edited.nodes}
         scores["nodes"] = score_sets(node_pairs(matching, {b for _, b in wanted}), wanted)
     if edited.changes is not None:
-        reported = by_kind(reported_changes(compare(before, after, matching), names))
-        wanted = by_kind(edited.changes(before, edited.model))
+        fixed = {node.name or "" for node in before.graph if all(truth.fixed(v.name) for v in node.outputs)}
+        reported = by_kind(without_nodes(reported_changes(compare(before, after, matching), names), fixed))
+        wanted = by_kind(without_nodes(edited.changes(before, edited.model), fixed))
         for kind in sorted(reported.keys() | wanted.keys()):
             scores[kind] = score_sets(reported.get(kind, set()), wanted.get(kind, set()))
     return scores

@@ -218,7 +218,7 @@ def _token(view: View, node: NodeView, shared: set[str], matched: Mapping[int, i
 
 
 def _token_ahead(view: View, node: NodeView, matched: Mapping[int, int]) -> object:
-    """What aligned nodes have in common where one may do more than the other: weight, and the pair that they lead to."""
+    """What aligned nodes have in common where one may do more than the other: weight, and the pair they lead to."""
     value = node.outputs[0]
     for _ in range(AHEAD):
         readers = {position for position, _ in view.consumers[value]}
