@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sardonyx.passes.quantization.calibration.batch import THINNING, FloatArray, Run, ValueBatch
+from sardonyx.passes.quantization.calibration.batch import FloatArray, Run, ValueBatch
 from sardonyx.passes.quantization.calibration.calibrators import OBSERVERS
 from sardonyx.passes.quantization.calibration.extremes import Observer
 
@@ -34,10 +34,10 @@ class ObserverBank:
     Args:
         values: Names of the values.
         kinds: Keys of `OBSERVERS`.
-        thinning: One element in so many is counted in histograms; see `batch`.
+        thinning: One element in so many is counted in histograms, 1 for all; see `batch`.
     """
 
-    def __init__(self, values: Sequence[str], kinds: Sequence[str], thinning: int = THINNING) -> None:
+    def __init__(self, values: Sequence[str], kinds: Sequence[str], thinning: int = 1) -> None:
         self.values = tuple(values)
         self.kinds = tuple(kinds)
         self.thinning = thinning

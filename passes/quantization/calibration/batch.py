@@ -4,11 +4,12 @@ What observing small arrays costs is calls, not elements: successive samples are
 at together, as far as the cache holds them.
 
 All elements count for the extremes. Counting an element in a histogram costs ten times as much as comparing it, more
-than a small convolutional network spends on computing it. Histograms are therefore of one element in `THINNING`, with
-the weight of those that it stands for: every so many elements of all samples of that size laid end to end, so that it
-depends on a sample's index and size alone what is counted of it, not on which samples are looked at together, or by
-whom. The stride is coprime to the number of elements and so to every dimension: no channel or column is seen more often
-than another, and as many successive samples as the stride is long cover every place.
+than a small convolutional network spends on computing it. With `thinning`, histograms are therefore of every so many
+elements of all samples of one size laid end to end, with the weight of those that they stand for: it depends on a
+sample's index and size alone what is counted of it, not on which samples are looked at together, or by whom. The stride
+is coprime to the number of elements and so to every dimension: no channel or column is seen more often than another,
+and as many successive samples as the stride is long cover every place. What is rare is then seen by chance, and ranges
+that hang on it move (docs/quantization.md has figures), so that everything is counted unless asked otherwise.
 """
 
 from collections.abc import Iterator
@@ -23,12 +24,10 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.floating]
 Float32Array = npt.NDArray[np.float32]
 
-THINNING = 16
-"""One element in so many is counted, where a value has many."""
 LEAST_COUNTED = 512
-"""About so many elements of a sample are counted at least: smaller values are counted as a whole."""
+"""About so many elements of a sample are counted at least: smaller values are thinned less, or not."""
 
-_PIECE = 1 << 16  # elements that are looked at together: 256 KiB, which stay in the cache
+_PIECE = 1 << 15  # elements that are looked at together: with their bins 384 KiB, which stay in the cache
 
 
 @dataclass(frozen=True)

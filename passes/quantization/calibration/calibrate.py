@@ -14,7 +14,6 @@ from sardonyx.errors import DataError, PassError, SpecError
 from sardonyx.measure import Feed, Samples, Session, SessionOptions
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.quantization.calibration.bank import ObserverBank
-from sardonyx.passes.quantization.calibration.batch import THINNING
 from sardonyx.passes.quantization.calibration.calibrators import calibrator
 from sardonyx.passes.quantization.calibration.coverage import Coverage, IndexRange
 from sardonyx.passes.quantization.calibration.extremes import ObservedRange, Observer
@@ -38,7 +37,7 @@ class CalibrationOptions:
 
     Attributes:
         thinning: One element in so many is counted in histograms, of values that have many; 1 counts all, which takes
-            several times as long on small convolutional networks. See `sardonyx.passes.quantization.calibration.batch`.
+            longer on small convolutional networks, but sees what is rare. See `batch`.
         workers: Processes to split the samples over; see `sardonyx.passes.quantization.calibration.workers`.
         state: Folder that keeps the state, so that a calibration which was interrupted goes on; None to keep none. The
             samples are then read once more beforehand, to know them by their fingerprint.
@@ -51,7 +50,7 @@ class CalibrationOptions:
     state: Path | None = None
     every: int = 32
     tap_bytes: int = 256 << 20
-    thinning: int = THINNING
+    thinning: int = 1
 
     def __post_init__(self) -> None:
         for name in ("workers", "every", "tap_bytes", "thinning"):

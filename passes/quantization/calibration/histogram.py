@@ -105,7 +105,8 @@ class Histogram(Observer):
         if not self.extremes.finite:
             return
         for weight, values in by_weight.items():
-            bins = (np.concatenate(values).view(np.uint32) >> _SHIFT).astype(np.int64)
+            joined = values[0] if len(values) == 1 else np.concatenate(values)
+            bins = (joined.view(np.uint32) >> _SHIFT).astype(np.int64)
             self._expect(weight * bins.size)
             np.add.at(self._counts, bins, self._counts.dtype.type(weight))
 
