@@ -37,8 +37,11 @@ from sardonyx.passes.quantization.scheme import Scheme
 
 MB = 1 << 20
 LAYERS, WIDTH, HEADS, TOKENS = 6, 576, 9, 128
-TIMED = 8
-ROUNDS = 7
+TIMED = 96
+"""Samples that are timed at most: several batches, so that observing has something to run beside."""
+SECONDS = 0.15
+"""How long plain inference should take in each round; samples are as many as fit, at least 8."""
+ROUNDS = 9
 
 
 def write_transformer(path: Path) -> None:
@@ -141,6 +144,8 @@ def compare_times(path: str, samples: Samples) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ir.save(tapped_model(model, tapped), Path(folder) / "tapped.onnx")
         session = Session(Path(folder) / "tapped.onnx", options=SessionOptions(arena=False))
+    once = min(timed(partial(session.run, feeds[0], tapped))[0] for _ in range(3))
+    feeds = feeds[: max(8, int(SECONDS / once))]
     elements = sum(array.size for array in session.run(feeds[0], tapped))
     banks = {name: ObserverBank(values, [known.observer]) for name, known in CALIBRATORS.items()}
 

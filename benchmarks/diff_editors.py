@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import version_converter
 
+from benchmarks.diff_kinds import Change, Truth, noted_changes
 from benchmarks.optimizer import with_onnxruntime, with_onnxsim, with_onnxslim
 from sardonyx import ir
 from sardonyx.backends import backend
@@ -17,9 +18,7 @@ from sardonyx.measure import Session, describe_machine, samples_for
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.fusion.fuse import RULES, Fuse
 from sardonyx.passes.provenance import sources
-from sardonyx.pipeline import PassManager, Recipe, available_passes, parse_pipeline, scheme_named
-
-Facts = Callable[[ir.Model], Iterable[tuple[str, str]]]
+from sardonyx.pipeline import PassManager, Recipe, available_passes, available_schemes, parse_pipeline
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,15 @@ class Edited:
 
     Attributes:
         model: The second model.
-        values: Partners of values by name; None where numbers tell.
+        values: Partners of values by name, of which any will do; None where numbers tell.
         nodes: Pairs of names of nodes that belong together; None where not known.
-        facts: Kinds and names of the changes; None where not known.
+        changes: Kinds and names of the changes, from both models; None where not known.
     """
 
     model: ir.Model
-    values: Mapping[str, str] | None = None
+    values: Mapping[str, frozenset[str]] | None = None
     nodes: frozenset[tuple[str, str]] | None = None
-    facts: Facts | None = None
+    changes: Truth | None = None
 
 
 def renamed(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
@@ -57,20 +56,26 @@ def renamed(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
     return copy, names
 
 
-def _values(model: ir.Model, without: Iterable[str] = ()) -> dict[str, str]:
-    """All values of the main graph that depend on inputs, as their own partners."""
+def _values(model: ir.Model, without: Iterable[str] = (), forms: Sequence[str] = ("",)) -> dict[str, frozenset[str]]:
+    """All values of the main graph that depend on inputs, as their own partners, or with other ends of their names."""
     gone = set(without)
     made = [v for node in model.graph for v in node.outputs if node.inputs and v.name]
-    return {v.name: v.name for v in (*model.graph.inputs, *made) if v.name and v.name not in gone}
+    named = [v.name for v in (*model.graph.inputs, *made) if v.name and v.name not in gone]
+    return {name: frozenset(name + form for form in forms) for name in named}
 
 
 def _nodes(model: ir.Model) -> frozenset[tuple[str, str]]:
     return frozenset((n.name or "", n.name or "") for graph in ir.all_graphs(model) for n in graph)
 
 
+def _exactly(*changes: Change) -> Truth:
+    """A truth that is known from what the editor did."""
+    return lambda before, after: set(changes)
+
+
 def rename(model: ir.Model, folder: Path) -> Edited:
     """Nothing but names, see `renamed`."""
-    return Edited(ir.clone(model), _values(model), _nodes(model), lambda _: [])
+    return Edited(ir.clone(model), _values(model), _nodes(model), _exactly())
 
 
 def reorder(model: ir.Model, folder: Path) -> Edited:
@@ -90,7 +95,7 @@ def reorder(model: ir.Model, folder: Path) -> Edited:
                     ready.append(other)
     copy.graph.remove(nodes)
     copy.graph.extend(order)
-    return Edited(copy, _values(model), _nodes(model), lambda _: [])
+    return Edited(copy, _values(model), _nodes(model), _exactly())
 
 
 def _read(node: ir.Node) -> Iterable[ir.Value]:
@@ -110,7 +115,7 @@ def one_weight(model: ir.Model, folder: Path) -> Edited | None:
     array = ir.read_array(value.const_value)
     value.const_value = ir.tensor(array + generator.normal(0, 0.1, array.shape).astype(np.float32), name=value.name)
     changed = value.name or ""
-    return Edited(copy, _values(model), _nodes(model), lambda _: [("initializer values", changed)])
+    return Edited(copy, _values(model), _nodes(model), _exactly(("initializer values", changed)))
 
 
 def one_attribute(model: ir.Model, folder: Path) -> Edited | None:
@@ -129,7 +134,7 @@ def one_attribute(model: ir.Model, folder: Path) -> Edited | None:
         node.attributes[attr.name] = ir.AttrInt64s(attr.name, pads[len(pads) // 2 :] + pads[: len(pads) // 2])
         if tuple(node.attributes[attr.name].as_ints()) == tuple(pads):
             node.attributes[attr.name] = ir.AttrInt64s(attr.name, [p + 1 for p in pads])
-    return Edited(copy, _values(model), _nodes(model), lambda _: [("attribute", f"{node.name}.{attr.name}")])
+    return Edited(copy, _values(model), _nodes(model), _exactly(("attribute", f"{node.name}.{attr.name}")))
 
 
 def delete_layer(model: ir.Model, folder: Path) -> Edited | None:
@@ -153,7 +158,7 @@ def delete_layer(model: ir.Model, folder: Path) -> Edited | None:
         copy.graph.initializers.pop(weight)
     facts = [("removed", name), *(("initializer removed", weight) for weight in unused)]
     nodes_left = frozenset((n.name or "", n.name or "") for n in copy.graph)
-    return Edited(copy, _values(model, [gone]), nodes_left, lambda _: facts)
+    return Edited(copy, _values(model, [gone]), nodes_left, _exactly(*facts))
 
 
 def upgrade_opset(model: ir.Model, folder: Path) -> Edited:
@@ -164,12 +169,23 @@ def upgrade_opset(model: ir.Model, folder: Path) -> Edited:
     return Edited(ir.load(version_converter.convert_version(proto, version)).model)
 
 
-def insert_qdq(model: ir.Model, folder: Path) -> Edited:
-    """The static INT8 scheme: Q/DQ around values, weights as integers."""
-    context = _context(model)
-    passes = parse_pipeline(scheme_named("static").pipeline, available_passes())
-    after = PassManager(passes, context=context).run(ir.clone(model)).model
-    return Edited(after, _values(model), None)
+_CASTS = ("", "_cast_float16", "_cast_float")
+_FORMS = tuple(form + cast for form in ("", "_quantized", "_dequantized") for cast in _CASTS)
+"""Ends of the names that passes give to what carries a value on."""
+
+
+def _passes(*names: str) -> Callable[[ir.Model, Path], Edited]:
+    """Passes by name with their default options: the name of a scheme stands for its pipeline."""
+
+    def edit(model: ir.Model, folder: Path) -> Edited:
+        schemes = available_schemes()
+        pipeline = ", ".join(schemes[name].pipeline if name in schemes else name for name in names)
+        passes = parse_pipeline(pipeline, available_passes())
+        after = PassManager(passes, context=_context(model)).run(ir.clone(model)).model
+        ir.ensure_shapes(after)
+        return Edited(after, _values(model, forms=_FORMS), None, noted_changes)
+
+    return edit
 
 
 def _context(model: ir.Model) -> PassContext:
@@ -190,7 +206,7 @@ def _by_rule(*rules: str) -> Callable[[ir.Model, Path], Edited | None]:
         if not result.stats:
             return None
         ir.ensure_shapes(copy)
-        return Edited(copy, None, _provenance(model, copy))
+        return Edited(copy, None, _provenance(model, copy), noted_changes)
 
     return edit
 
@@ -238,7 +254,8 @@ EDITORS: Mapping[str, Callable[[ir.Model, Path], Edited | None]] = {
     "upgrade-opset": upgrade_opset,
     **{f"rule:{rule.name}": _by_rule(rule.name) for rule in RULES},
     "own-passes": own_passes,
-    "insert-qdq": insert_qdq,
+    **{name: _passes(name) for name in ("equalize", "smooth-quant", "convert-float")},
+    **{name: _passes(name) for name in ("static", "dynamic", "weight-int8", "weight-int4-hqq", "static-fp16")},
     "onnxsim": _tool(with_onnxsim),
     "onnxslim": _tool(with_onnxslim),
     "onnxruntime": _tool(with_onnxruntime),

@@ -12,7 +12,7 @@ matcher does not get to see. Every edit is matched a second time with all names 
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.diff_editors import EDITORS, Edited, renamed
+from benchmarks.diff_kinds import by_kind, reported_changes, without_nodes
 from sardonyx import ir
-from sardonyx.diff import Diff, Matching, compare, match
+from sardonyx.diff import Matching, compare, match
 from sardonyx.errors import SardonyxError
 from sardonyx.measure import Session, samples_for
 
@@ -101,6 +102,10 @@ class Numeric:
         first, second = self.before[0][name], self.before[1][name]
         return not isinstance(first, np.ndarray) or close(first, second)
 
+    def fixed(self, name: str | None) -> bool:
+        """Whether a value was computed and does not depend on the sample."""
+        return name in self.before[0] and self.constant(name or "")
+
     def partners(self, name: str) -> Iterator[str]:
         """Yields the values that are equal to one of the first model."""
         return (other for other in self._by_print.get(self._print(self.before, name), ()) if self.equal(name, other))
@@ -129,15 +134,15 @@ def score_values(matching: Matching, truth: Numeric, names: Mapping[str, str]) -
     return score
 
 
-def score_known(matching: Matching, known: Mapping[str, str]) -> Score:
-    """Scores the matching of values against known partners."""
+def score_known(matching: Matching, known: Mapping[str, Set[str]]) -> Score:
+    """Scores the matching of values against known partners, of which any will do: they carry the same quantity."""
     score = Score(reported=len([v for v in known if v in matching.values]), wanted=len(known))
-    for name, other in known.items():
-        if matching.values.get(name) == other:
+    for name, others in known.items():
+        if matching.values.get(name) in others:
             score.right += 1
             score.found += 1
         else:
-            score.missed.append((name, other, matching.values.get(name)))
+            score.missed.append((name, *others, matching.values.get(name)))
     return score
 
 
@@ -167,31 +172,19 @@ def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bo
         scores["values"] = score_values(matching, truth, names)
     else:
         made = {value.name for graph in ir.all_graphs(edited.model) for value in ir.graph_values(graph)}
-        kept = {a: b for a, b in edited.values.items() if b in made and not truth.constant(a)}
-        known = {a: names.get(b, b) for a, b in kept.items()}
+        kept = {a: others & made for a, others in edited.values.items() if not truth.constant(a)}
+        known = {a: {names.get(b, b) for b in others} for a, others in kept.items() if others}
         scores["values"] = score_known(matching, known)
     if edited.nodes is not None:
         wanted = {(a, names.get(f"node {b}", b)) for a, b in edited.nodes}
         scores["nodes"] = score_sets(node_pairs(matching, {b for _, b in wanted}), wanted)
-    if edited.facts is not None:
-        diff = compare(before, after, matching)
-        scores["changes"] = score_sets(facts(diff), set(edited.facts(before)))
+    if edited.changes is not None:
+        fixed = {node.name or "" for node in before.graph if all(truth.fixed(v.name) for v in node.outputs)}
+        reported = by_kind(without_nodes(reported_changes(compare(before, after, matching), names), fixed))
+        wanted = by_kind(without_nodes(edited.changes(before, edited.model), fixed))
+        for kind in sorted(reported.keys() | wanted.keys()):
+            scores[kind] = score_sets(reported.get(kind, set()), wanted.get(kind, set()))
     return scores
-
-
-def facts(diff: Diff) -> set[tuple[str, str]]:
-    """What a diff reports, as kinds and names; renaming is left out."""
-    found = set()
-    for region in diff.regions:
-        nodes = region.before if region.how == "removed" else region.after
-        if region.how not in ("same", "renamed"):
-            found.update((region.how, node.name) for node in nodes)
-        found.update(("attribute", f"{node.name}.{c.name}") for node in region.before for c in region.attributes)
-    kinds = [i for i in diff.initializers if i.how != "renamed"]
-    found.update((f"initializer {i.how}", i.before or i.after or "") for i in kinds)
-    found.update(("opset", change.name) for change in diff.opsets)
-    found.update(("interface", change.name) for change in diff.interface)
-    return found
 
 
 def feeds_of(model: ir.Model, spec: str | None) -> list[Mapping[str, Any]]:

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from sardonyx.report import Report, Section, draw, write
+from sardonyx.report import Report, Section, write
 from sardonyx.report.content import Column, Table, Verdict, numbers
+from sardonyx.report.drawing import draw
 from tests.browser.conftest import chromium
 from tests.report.pages import long_graphs
 

@@ -41,7 +41,7 @@ def compare(before: ir.Model, after: ir.Model, matching: Matching) -> Diff:
         regions=regions,
         renamed_nodes=_renamed_nodes(matching.groups),
         renamed_values={name: other for name, other in matching.values.items() if name != other},
-        values=tuple(_value_changes(pairs)),
+        values=tuple(_value_changes(pairs, matching.values)),
         initializers=tuple(initializers),
         equal_initializers=equal,
         quantizers=tuple(compare_quantizers(pairs, dict(matching.initializers))),
@@ -138,23 +138,31 @@ def _said(node: ir.Node, name: str) -> str | None:
     return None if attr is None else attribute_text(attr)
 
 
-def _value_changes(pairs: Pairs) -> Iterator[ValueChange]:
+def _value_changes(pairs: Pairs, matched: Mapping[str, str]) -> Iterator[ValueChange]:
     """Matched values of the main graphs whose type, rank or known dimensions differ."""
-    for value, partner in pairs.forward.items():
-        maker = pairs.before.maker(value)
-        if maker is not None and maker.ref.scope:
-            continue
+    before, after = _main_values(pairs.before), _main_values(pairs.after)
+    for name, other in matched.items():
+        value, partner = before[name], after[other]
         first, second = pairs.before.values[value], pairs.after.values[partner]
         types_differ = None not in (first.dtype, second.dtype) and first.dtype != second.dtype
         if types_differ or not pairs.same_shape(value, partner):
             yield ValueChange(
-                before=pairs.before.name(value),
-                after=pairs.after.name(partner),
+                before=name,
+                after=other,
                 type_before=_type(first),
                 type_after=_type(second),
                 shape_before=_shape(first),
                 shape_after=_shape(second),
             )
+
+
+def _main_values(view: View) -> dict[str, int]:
+    """Numbers of the main graph's inputs and computed values by name."""
+    return {
+        view.name(number): number
+        for number in range(len(view.values))
+        if number in view.inputs or ((maker := view.maker(number)) is not None and not maker.ref.scope)
+    }
 
 
 def _interface(before: ir.Model, after: ir.Model) -> Iterator[FieldChange]:

@@ -7,7 +7,7 @@ from networkx.utils import UnionFind
 
 from sardonyx.diff.correspondence import Group, How, NodeRef
 from sardonyx.diff.pairs import Pairs
-from sardonyx.diff.view import ABSENT, FLOATS, NodeView, View
+from sardonyx.diff.view import ABSENT, CLIPPING, FLOATS, NodeView, View
 
 Token = tuple[int, int]
 """A node: 0 for the first model or 1 for the second, and its position in the view."""
@@ -176,7 +176,9 @@ class Grouping:
     def _group(self, ours: Sequence[int], theirs: Sequence[int]) -> Group:
         before, after = [self._views[0].nodes[p] for p in ours], [self._views[1].nodes[p] for p in theirs]
         how = _how(before, after)
-        if how == "removed":
+        if how == "replaced" and after[-1].kind == CLIPPING:
+            evidence = "the quantizer clips as the activation does"
+        elif how == "removed":
             evidence = self._why_removed(before[0])
         elif how == "added":
             evidence = _why_added(after[0])
@@ -205,17 +207,22 @@ def _how(before: Sequence[NodeView], after: Sequence[NodeView]) -> How:
         return "added"
     if len(before) == len(after) == 1:
         return _how_alone(before[0], after[0])
-    if Counter(node.kind for node in before) == Counter(node.kind for node in after):
+    if Counter(map(_operator, before)) == Counter(map(_operator, after)):
         return "moved"
     return "fused" if len(before) > len(after) else "decomposed" if len(before) < len(after) else "replaced"
 
 
 def _how_alone(before: NodeView, after: NodeView) -> How:
-    if before.kind != after.kind:
+    if _operator(before) != _operator(after):
         return "replaced"
     if _place(before.ref) != _place(after.ref):
         return "moved"
     return "same" if before.ref.name == after.ref.name else "renamed"
+
+
+def _operator(node: NodeView) -> tuple[str, str]:
+    """A node's kind, told apart where activation and quantizer clip alike."""
+    return (node.node.domain, node.node.op_type) if node.kind == CLIPPING else node.kind
 
 
 def _place(ref: NodeRef) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.quantizers import Quantizer, quantizers, stored_values
 from sardonyx.diff.schema import InitializerChange, TensorChange
 from sardonyx.diff.tensors import Array, Distance, distance, elements
-from sardonyx.diff.view import View
+from sardonyx.diff.view import FLOATS, View
 
 WHOLE = 1 << 24
 """Tensors of more elements are compared element by element in order only: not transposed, not dequantized."""
@@ -111,10 +111,16 @@ class _Comparison:
         grids = self._quantizers[0].get(first[1]), self._quantizers[1].get(second[1])
         if (grids[0] is None) != (grids[1] is None):
             return "quantized" if grids[0] is None else "dequantized", self._through_grid(first, second, grids)
+        if (a.dtype in FLOATS) != (b.dtype in FLOATS) and a.size > 1 < b.size:  # an operator of its own restores them
+            return "quantized" if a.dtype in FLOATS else "dequantized", None
         if a.shape != b.shape:
             return _reshaped(a.tensor, b.tensor)
         apart = distance(elements(a.tensor), elements(b.tensor))
-        if a.dtype != b.dtype and apart is not None and apart.max_rel <= _rounding(a, b):
+        if (
+            a.dtype != b.dtype
+            and apart is not None
+            and (apart.max_rel <= _rounding(a, b) or _rounded(a.tensor, b.tensor))
+        ):
             return "type", apart
         return "values", apart
 
@@ -167,6 +173,17 @@ def _rounding(first: Constant, second: Constant) -> float:
     bits = [_SIGNIFICAND.get(constant.dtype) for constant in (first, second) if constant.dtype is not None]
     known = [count for count in bits if count is not None]
     return float(2.0 ** -min(known)) if len(known) == 2 else 0.0
+
+
+def _rounded(first: ir.TensorProtocol, second: ir.TensorProtocol) -> bool:
+    """Whether one tensor of floats is the other rounded to its type, which may underflow there."""
+    if first.dtype not in FLOATS or second.dtype not in FLOATS:
+        return False
+    wide, narrow = (first, second) if first.dtype.bitwidth > second.dtype.bitwidth else (second, first)
+    dtype = narrow.dtype.numpy()
+    with np.errstate(over="ignore"):
+        apart = distance((part.astype(dtype) for part in elements(wide)), elements(narrow))
+    return apart is not None and not apart.elements
 
 
 _SIGNIFICAND = {ir.DataType.FLOAT16: 11, ir.DataType.BFLOAT16: 8, ir.DataType.FLOAT: 24, ir.DataType.DOUBLE: 53}

@@ -1,18 +1,21 @@
 """Matching: which nodes, values and initializers of two models are the same, although names, order, fusion changed."""
 
 from sardonyx import ir
+from sardonyx.diff.clipping import Absorbed, absorbed_activations
 from sardonyx.diff.correspondence import Group, How, Matching, NodeRef
 from sardonyx.diff.groups import Grouping
 from sardonyx.diff.likeness import match_like_weights
 from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.propagation import Propagation
 from sardonyx.diff.stages import Stages, match_interface
-from sardonyx.diff.view import View, view_of
+from sardonyx.diff.view import FLOATS, View, view_again, view_of
 from sardonyx.diff.weights import match_initializers
 from sardonyx.passes.provenance import sources
 
 __all__ = ["Group", "How", "Matching", "NodeRef", "match"]
 
+ABSORBING = 3
+"""Times that activations absorbed by quantizers are looked for; what one time shows may tell of others."""
 ROUNDS = 8
 """Rounds of all stages at most; nearly all models settle in two."""
 
@@ -34,12 +37,27 @@ def match(before: ir.Model, after: ir.Model, *, provenance: bool = True) -> Matc
         LoadError: If external weights can no longer be read.
     """
     with ir.paused_gc():
-        pairs = Pairs(view_of(before), view_of(after))
-        match_interface(pairs)
-        _match_values(pairs)
+        pairs = _settled(Pairs(view_of(before), view_of(after)))
         made_from = _sources(pairs) if provenance else {}
         groups = Grouping(pairs, made_from).groups()
         return Matching(groups, _value_names(pairs), match_initializers(pairs, groups), pairs)
+
+
+def _settled(pairs: Pairs) -> Pairs:
+    """Matches values; once more where activations turn out to be absorbed by quantizers, which then stand for them."""
+    absorbed = Absorbed()
+    for _ in range(ABSORBING):
+        match_interface(pairs)
+        _match_values(pairs)
+        more = absorbed.joined(absorbed_activations(pairs))
+        if more == absorbed:
+            break
+        absorbed = more
+        pairs = Pairs(view_again(pairs.before, absorbed.before), view_again(pairs.after, absorbed.after))
+    else:
+        match_interface(pairs)
+        _match_values(pairs)
+    return pairs
 
 
 def _match_values(pairs: Pairs) -> None:
@@ -88,11 +106,13 @@ def _carrying(view: View) -> dict[int, list[int]]:
 
 
 def _counterpart(pairs: Pairs, value: int, candidates: list[int]) -> int | None:
-    """Of values that carry the same quantity, the one to compare with: of the same name, else of the same type."""
-    same = [v for v in candidates if pairs.after.name(v) == pairs.before.name(value)]
-    typed = [v for v in candidates if pairs.after.values[v].dtype == pairs.before.values[value].dtype]
-    floats = [v for v in candidates if pairs.alike(value, v)]
-    return next(iter((*(v for v in same if pairs.alike(value, v)), *typed, *floats)), None)
+    """Of values that carry the same quantity, the one to compare with: of the same name, else the first of its kind."""
+    name, dtype = pairs.before.name(value), pairs.before.values[value].dtype
+    alike = [v for v in candidates if pairs.alike(value, v)]
+    typed = [v for v in alike if pairs.after.values[v].dtype == dtype]
+    floats = [v for v in alike if pairs.after.values[v].dtype in FLOATS] if dtype in FLOATS else []
+    same = [v for v in (floats or alike) if pairs.after.name(v) == name]
+    return next(iter((*same, *floats, *typed, *alike)), None)
 
 
 def _in_main(view: View, value: int) -> bool:

@@ -45,7 +45,7 @@ class Pairs:
     def alike(self, before: int, after: int) -> bool:
         """Whether two values may be the same quantity: types but for precision, ranks, and whether they are inputs."""
         first, second = self.before.values[before], self.after.values[after]
-        if not _types_alike(first.dtype, second.dtype):
+        if not _types_alike(self.before.dtype(before), self.after.dtype(after)):
             return False
         return first.shape is None or second.shape is None or len(first.shape) == len(second.shape)
 
@@ -59,7 +59,7 @@ class Pairs:
         return all(a is None or b is None or a == b for a, b in zip(first, second, strict=True))
 
     def by_number(self, numbers: tuple[Sequence[int], Sequence[int]], evidence: str, *, computed: bool = False) -> int:
-        """Matches values of equal numbers, those of equal names first, the others in order.
+        """Matches values of equal numbers, those of equal names first, the others in order, by operator if they can.
 
         Args:
             numbers: A number for each value, of both models.
@@ -95,12 +95,28 @@ class Pairs:
         by_name = [(v, named[name]) for v in values if (name := self.before.name(v)) in named]
         taken = {v for v, _ in by_name}, {v for _, v in by_name}
         rest = [v for v in values if v not in taken[0]], [v for v in partners if v not in taken[1]]
-        return [*by_name, *zip(*rest, strict=False)]
+        ranked = _by_rank(self.before, rest[0]), _by_rank(self.after, rest[1])
+        by_kind = [(value, ranked[1][rank]) for rank, value in ranked[0].items() if rank in ranked[1]]
+        taken = {v for v, _ in by_kind}, {v for _, v in by_kind}
+        left = [v for v in rest[0] if v not in taken[0]], [v for v in rest[1] if v not in taken[1]]
+        return [*by_name, *by_kind, *zip(*left, strict=False)]
 
     def known(self) -> tuple[dict[int, int], dict[int, int]]:
         """Returns numbers for the matched values of both models, below all others."""
         first = {value: -1 - value for value in self.forward}
         return first, {partner: first[value] for value, partner in self.forward.items()}
+
+
+def _by_rank(view: View, values: Sequence[int]) -> dict[tuple[object, int], int]:
+    """Values by the operator that computes them and how many of it came before."""
+    found: dict[tuple[object, int], int] = {}
+    counts: dict[object, int] = defaultdict(int)
+    for value in values:
+        maker = view.maker(value)
+        kind = None if maker is None else maker.kind
+        found[kind, counts[kind]] = value
+        counts[kind] += 1
+    return found
 
 
 def _types_alike(first: ir.DataType | None, second: ir.DataType | None) -> bool:

@@ -19,12 +19,17 @@ T = TypeVar("T")
 class Surroundings:
     """What surrounds the values of a model, by operators: names and weights do not count.
 
+    Attributes:
+        view: The model.
+        kinds: The operators that it has.
+
     Args:
         view: The model.
     """
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self.kinds = frozenset(node.kind for node in view.nodes)
         self._above: dict[int, Context] = {}
         self._below: dict[int, Context] = {}
 
@@ -188,11 +193,16 @@ class Propagation:
         pairs, partner = self._pairs, self._pairs.forward[value]
         ours, theirs = _Side(self._before, pairs.forward), _Side(self._after, pairs.backward)
         for before, after in _beyond(ours, value, theirs, partner, strict):
-            if pairs.same_shape(before, after):
-                pairs.add(before, after, "beyond what was taken apart or fused")
+            self._add_beyond(before, after, strict=strict)
         for after, before in _beyond(theirs, partner, ours, value, strict):
-            if pairs.same_shape(before, after):
-                pairs.add(before, after, "beyond what was taken apart or fused")
+            self._add_beyond(before, after, strict=strict)
+
+    def _add_beyond(self, before: int, after: int, *, strict: bool) -> None:
+        """Matches values around what was fused, unless other operators make them that both models have anyway."""
+        kinds = self._before.kind(before), self._after.kind(after)
+        kept = kinds[0] in self._after.kinds and kinds[1] in self._before.kinds
+        if self._pairs.same_shape(before, after) and (strict or kinds[0] == kinds[1] or not kept):
+            self._pairs.add(before, after, "beyond what was taken apart or fused")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from sardonyx.diff.constants import Constant
 from sardonyx.diff.numbering import SMALL, Detail, Numbering, Numbers
 from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.propagation import Surroundings, constant_shapes
-from sardonyx.diff.view import ABSENT, NodeView, View, ordered
+from sardonyx.diff.view import ABSENT, FLOATS, NodeView, View, ordered
 
+AHEAD = 4
+"""Nodes behind a weighted one that a runtime fuses with it: a normalization, a scale, a sum, an activation."""
 TRUSTED = 0.9
 """Names are believed where this share of what is matched without them agrees with them."""
 
@@ -119,9 +121,16 @@ class Stages:
         nodes = [heavy_nodes(view) for view in (pairs.before, pairs.after)]
         shared = _shared_keys(pairs, nodes)
         tokens = [[_token(view, n, shared, m) for n in found] for view, found, m in self._sides(nodes)]
-        found = 0
+        found = self._read_in_order(nodes, tokens)
+        ahead = [[_token_ahead(view, n, m) for n in found] for view, found, m in self._sides(nodes)]
+        return found + self._read_in_order(nodes, ahead)
+
+    def _read_in_order(self, nodes: list[list[NodeView]], tokens: list[list[object]]) -> int:
+        pairs, found = self.pairs, 0
         for ours, theirs in common_subsequence(*tokens):
             before, after = nodes[0][ours], nodes[1][theirs]
+            if not _alike_weights(pairs, before, after):
+                continue
             for (_, value), (_, partner) in zip(pairs.before.data(before), pairs.after.data(after), strict=False):
                 if pairs.same_shape(value, partner):
                     found += pairs.add(value, partner, "read by weighted nodes in the same order")
@@ -206,6 +215,26 @@ def _token(view: View, node: NodeView, shared: set[str], matched: Mapping[int, i
         return family, weight.key
     first = next((value for _, value in view.data(node)), ABSENT)
     return family, sorted_shape(weight), matched.get(first, ABSENT)
+
+
+def _token_ahead(view: View, node: NodeView, matched: Mapping[int, int]) -> object:
+    """What aligned nodes have in common where one may do more than the other: weight, and the pair they lead to."""
+    value = node.outputs[0]
+    for _ in range(AHEAD):
+        readers = {position for position, _ in view.consumers[value]}
+        if value in matched or len(readers) != 1:
+            break
+        value = view.root[view.nodes[readers.pop()].outputs[0]]
+    weight = _main_weight(view, node)
+    return FAMILIES.get(node.kind, node.kind), sorted_shape(weight), matched.get(value, (id(view), node.outputs[0]))
+
+
+def _alike_weights(pairs: Pairs, before: NodeView, after: NodeView) -> bool:
+    """Whether nodes may have the same weight: of the same family, or of as many floats, or where one is packed."""
+    if FAMILIES.get(before.kind, before.kind) == FAMILIES.get(after.kind, after.kind):
+        return True
+    ours, theirs = _main_weight(pairs.before, before), _main_weight(pairs.after, after)
+    return ours.size == theirs.size or not (ours.dtype in FLOATS and theirs.dtype in FLOATS)
 
 
 def _full_token(view: View, node: NodeView, matched: Mapping[int, int]) -> object:

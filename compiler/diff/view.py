@@ -1,6 +1,6 @@
 """A model as flat tables of nodes and values, in which what only carries a quantity on is seen through."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from sardonyx import ir
@@ -11,6 +11,12 @@ ABSENT = -1
 """In place of an operand that is left out."""
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+CLIPPING = ("sardonyx.diff", "activation")
+"""The kind of activations that a quantizer absorbed, and of the quantizers that did: they clip alike."""
+
+Place = tuple[tuple[str, ...], int]
+"""Where a node is: its scope and its position in its graph, as `NodeRef` has them."""
 
 COMMUTATIVE = frozenset({
     "Add", "Mul", "Max", "Min", "Sum", "Mean", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
@@ -25,7 +31,7 @@ class NodeView:
     Attributes:
         ref: Where it is.
         node: The node.
-        kind: Domain and operator, or the number of the function's body for a call of one of the model's functions.
+        kind: Domain and operator; the same for all calls of the model's functions; `CLIPPING` for what clips alike.
         attributes: What its attributes say, defaults left out; subgraphs are known by their outputs.
         inputs: Numbers of the values it reads, seen through what only carries them on; `ABSENT` for one left out.
         outputs: Numbers of the values it computes.
@@ -72,6 +78,7 @@ class View:
         entries: By position in `nodes` at which a body begins: numbers of the values that enter there, outer first.
         inputs: Numbers of the model's inputs.
         outputs: Roots of the model's outputs.
+        restored: By root: the type of the floats that integers stand for, where those are dequantized.
     """
 
     model: ir.Model
@@ -85,6 +92,7 @@ class View:
     entries: dict[int, list[int]] = field(default_factory=dict)
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
+    restored: dict[int, ir.DataType] = field(default_factory=dict)
 
     def name(self, value: int) -> str:
         """Returns a value's name."""
@@ -94,6 +102,10 @@ class View:
         """Returns a value's shape, None for a dimension that is not a number; None where even the rank is unknown."""
         shape = self.values[value].shape
         return None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
+
+    def dtype(self, value: int) -> ir.DataType | None:
+        """Returns the type of the quantity that a value carries: of what integers stand for, where that is known."""
+        return self.restored.get(value, self.values[value].dtype)
 
     def maker(self, value: int) -> NodeView | None:
         """Returns the node that computes a value."""
@@ -113,23 +125,36 @@ class View:
                 yield value
 
 
-def view_of(model: ir.Model) -> View:
+def view_of(model: ir.Model, clipping: Set[Place] = frozenset()) -> View:
     """Makes the tables of a model, with its subgraphs and functions.
+
+    Args:
+        model: The model.
+        clipping: Activations that quantizers of the other model absorbed, or quantizers that absorbed one: these
+            compute something and do not only carry a quantity on.
 
     Raises:
         LoadError: If external weights can no longer be read.
     """
-    return _Builder(model).build()
+    return _Builder(View(model), clipping, {}).build()
+
+
+def view_again(view: View, clipping: Set[Place]) -> View:
+    """Makes the tables of a model once more, as `view_of` does, without reading its weights again."""
+    held = {id(c.tensor): c for v, c in view.constants.items() if view.producer[v] is None and c.tensor is not None}
+    return _Builder(View(view.model), clipping, held).build()
 
 
 class _Builder:
-    def __init__(self, model: ir.Model) -> None:
-        self.view = View(model)
+    def __init__(self, view: View, clipping: Set[Place], keys: dict[int, Constant]) -> None:
+        self.view = view
         self.numbers: dict[ir.Value, int] = {}
-        self.folder = Folder(model.opset_imports)
-        self.opsets = model.opset_imports
+        self.folder = Folder(view.model.opset_imports)
+        self.opsets = view.model.opset_imports
         self.calls: dict[tuple[str, str], tuple[int, ...]] = {}
-        self.keys: dict[int, Constant] = {}
+        self.keys = keys
+        self.clipping = clipping
+        self.clipped: dict[int, int] = {}
 
     def build(self) -> View:
         view = self.view
@@ -184,13 +209,17 @@ class _Builder:
         ref = NodeRef(scope, node.name or "", node.op_type, node.domain, index)
         called = self.calls.get((node.domain, node.op_type))
         kind = (node.domain, node.op_type) if called is None else ("function", "")
+        clips = (scope, index) in self.clipping
         position = len(view.nodes)
         for formal, entry in pending:
             view.formals[formal] = Formal(position, entry.position)
         if pending:  # the bodies inside these bodies are through already
             view.entries[start] = [*(formal for formal, _ in pending), *view.entries.get(start, ())]
         outputs = tuple(self._add(value) for value in node.outputs)
-        made = NodeView(ref, node, kind, self._attributes(node), inputs, outputs, returned + (called or ()))
+        if clips:
+            made = NodeView(ref, node, CLIPPING, (), inputs[:1], outputs)
+        else:
+            made = NodeView(ref, node, kind, self._attributes(node), inputs, outputs, returned + (called or ()))
         view.nodes.append(made)
         for value in outputs:
             view.producer[value] = position
@@ -222,13 +251,33 @@ class _Builder:
         """Finds out whether a node computes a constant, or only carries its operand on."""
         view, node = self.view, made.node
         found = self.folder.fold_shape(node)
-        if found is None and not made.bodies and all(v == ABSENT or v in view.constants for v in made.inputs):
+        if (
+            found is None
+            and not made.bodies
+            and made.kind != CLIPPING
+            and all(v == ABSENT or v in view.constants for v in made.inputs)
+        ):
             found = self._constant(made)
         if found is not None:
             view.constants.update(zip(made.outputs, found, strict=False))
+        elif made.kind == CLIPPING:
+            self._clip(made)
         elif _carries_on(made, view):
             made.transparent = True
             view.root[made.outputs[0]] = made.inputs[0]
+            if node.op_type == "DequantizeLinear" and node.outputs[0].dtype is not None:
+                view.restored.setdefault(made.inputs[0], node.outputs[0].dtype)
+
+    def _clip(self, made: NodeView) -> None:
+        """A quantizer that clips stands for floats; another one of the same value is the same clipping."""
+        view, result, source = self.view, made.outputs[0], made.inputs[0]
+        kind = view.dtype(source)
+        if made.node.op_type == "QuantizeLinear" and kind is not None:
+            view.restored[result] = kind
+        first = self.clipped.setdefault(source, result)
+        if first != result:
+            made.transparent = True
+            view.root[result] = first
 
     def _constant(self, made: NodeView) -> list[Constant] | None:
         node = made.node

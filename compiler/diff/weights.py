@@ -1,10 +1,12 @@
 """Which initializers took the place of which, and how far their values went apart."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from sardonyx.diff.constants import Constant
 from sardonyx.diff.correspondence import Group
 from sardonyx.diff.pairs import Pairs
+from sardonyx.diff.stages import sorted_shape
 from sardonyx.diff.view import NodeView, View
 
 
@@ -77,18 +79,25 @@ def _stored(view: View, value: int) -> str:
 
 
 def _by_shape(pairs: Pairs, before: list[NodeView], after: list[NodeView]) -> Iterator[tuple[str, str]]:
-    """Yields the constants of two groups of nodes whose shape no other constant of either group has."""
-    ours, theirs = _shaped(pairs.before, before), _shaped(pairs.after, after)
-    for shape, values in ours.items():
-        others = theirs.get(shape, ())
-        if len(values) == len(others) == 1:
-            yield _stored(pairs.before, values[0]), _stored(pairs.after, others[0])
+    """Yields the constants of two groups of nodes whose shape, or then number of elements, no other of either has."""
+    keys: tuple[Callable[[Constant], object], ...] = (lambda c: c.shape, sorted_shape, lambda c: c.size)
+    sides = _constants(pairs.before, before), _constants(pairs.after, after)
+    for key in keys:
+        ours, theirs = (_grouped(side, key) for side in sides)
+        for shape, values in ours.items():
+            others = theirs.get(shape, ())
+            if len(values) == len(others) == 1:
+                yield _stored(pairs.before, values[0]), _stored(pairs.after, others[0])
 
 
-def _shaped(view: View, nodes: list[NodeView]) -> dict[object, list[int]]:
+def _constants(view: View, nodes: list[NodeView]) -> dict[int, Constant]:
+    """Constants of known shape that nodes read, by number."""
+    read = dict.fromkeys(value for node in nodes for value in node.inputs)
+    return {v: view.constants[v] for v in read if v in view.constants and view.constants[v].shape is not None}
+
+
+def _grouped(constants: Mapping[int, Constant], key: Callable[[Constant], object]) -> Mapping[object, list[int]]:
     found: dict[object, list[int]] = defaultdict(list)
-    for node in nodes:
-        for value in dict.fromkeys(node.inputs):
-            if value in view.constants and view.constants[value].shape is not None:
-                found[view.constants[value].shape].append(value)
+    for value, constant in constants.items():
+        found[key(constant)].append(value)
     return found

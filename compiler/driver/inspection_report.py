@@ -2,7 +2,7 @@
 
 from sardonyx import ir
 from sardonyx.driver.inspection import Inspection
-from sardonyx.report import Report, Section, draw, drawn_graph
+from sardonyx.report import Report, Section, model_drawings
 from sardonyx.report.content import Block, Cell, Column, Facts, Figure, Notes, Table, Verdict, names, numbers
 
 _LARGE = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -99,6 +99,5 @@ def _nodes(model: ir.Model) -> Table:
 
 
 def _graph(model: ir.Model) -> Section:
-    drawing = draw([drawn_graph(model, "")[0]])
-    blocks: tuple[Block, ...] = () if drawing is None else (drawing,)
+    blocks = model_drawings(model)
     return Section("Graph", blocks, "" if blocks else "Too large to be drawn.")

@@ -3,15 +3,15 @@
     write(compile_report(record, Evidence(comparison=Comparison(before, after, matching, diff))), "report.html")
 
 A page is first content, `Report`: plain values, without a word on how they look. `compilation`, `comparison` and
-`measured` make content of records, diffs and measurements; `charts` and `drawing` make its pictures; `render` makes the
-file.
+`measured` make content of records, diffs and measurements; `charts`, `drawing` and `graphs` make its pictures; `render`
+makes the file.
 """
 
-from sardonyx.report.comparison import Comparison, diff_report
+from sardonyx.report.comparison import diff_report
 from sardonyx.report.compilation import compile_report
 from sardonyx.report.content import Report, Section
-from sardonyx.report.drawing import draw, drawn_graph
 from sardonyx.report.evidence import Evidence
+from sardonyx.report.graphs import Comparison, model_drawings
 from sardonyx.report.measured import drift_section, times_section
 from sardonyx.report.render import render, write
 
@@ -22,9 +22,8 @@ __all__ = [
     "Section",
     "compile_report",
     "diff_report",
-    "draw",
-    "drawn_graph",
     "drift_section",
+    "model_drawings",
     "render",
     "times_section",
     "write",

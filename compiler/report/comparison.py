@@ -1,16 +1,13 @@
 """Two models on a page: their graphs side by side, and what differs, by kind."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
-from sardonyx import ir
-from sardonyx.diff import Diff, Matching
+from sardonyx.diff import Diff
 from sardonyx.diff.schema import Grid, InitializerChange, NodeEntry, Region
 from sardonyx.report.content import (
     Block,
     Cell,
     Column,
-    Drawing,
     Facts,
     Figure,
     Notes,
@@ -21,124 +18,18 @@ from sardonyx.report.content import (
     names,
     numbers,
 )
-from sardonyx.report.drawing import MOST_NODES, DrawnGraph, draw, drawn_graph
-
-_STATES = {
-    "replaced": "fused",
-    "fused": "fused",
-    "decomposed": "fused",
-    "moved": "moved",
-    "added": "added",
-    "removed": "removed",
-    "same": "changed",
-    "renamed": "changed",
-}
-"""State in the drawing of the nodes of a region that `Diff.regions` lists, by what became of them."""
-
-_TOUCHED_WEIGHTS = ("type", "shape", "values", "quantized", "dequantized")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models and what a diff found.
-
-    Attributes:
-        before: The original.
-        after: The model that came of it.
-        matching: Which of their nodes belong together.
-        diff: What differs.
-        names: What to call the two.
-    """
-
-    before: ir.Model
-    after: ir.Model
-    matching: Matching
-    diff: Diff
-    names: tuple[str, str] = ("before", "after")
-
-
-@dataclass
-class _Marks:
-    """States and notes of the drawn nodes of one side, by position."""
-
-    graph: DrawnGraph
-    places: dict[int, int]
-    by_name: dict[str, int]
-    states: dict[int, str]
-    notes: dict[int, str]
-
-    @classmethod
-    def of(cls, model: ir.Model, title: str) -> "_Marks":
-        graph, places = drawn_graph(model, title)
-        return cls(graph, places, {graph.nodes[i].name: i for i in places.values()}, {}, {})
-
-    def mark(self, entry: NodeEntry, state: str, note: str) -> None:
-        """Marks a node, or for a node of a body the node of the main graph that holds it."""
-        if not entry.scope:
-            place = self.places.get(entry.index)
-        else:
-            place, state = self.by_name.get(entry.scope[0].rpartition(".")[0]), "changed"
-            note = f"in its body, {entry.op_type} {entry.name}: {note}"
-        if place is not None and (entry.scope == () or place not in self.states):
-            self.states[place], self.notes[place] = state, note
-
-    def done(self) -> DrawnGraph:
-        return self.graph.with_states(self.states, self.notes)
-
-
-def drawing(compared: Comparison) -> Drawing | None:
-    """Returns both graphs side by side; None where they are larger than a page can hold."""
-    if ir.num_nodes(compared.before) + ir.num_nodes(compared.after) > MOST_NODES:
-        return None
-    sides = tuple(
-        _Marks.of(model, title) for model, title in zip((compared.before, compared.after), compared.names, strict=True)
-    )
-    for region in compared.diff.regions:
-        for side, entries in zip(sides, (region.before, region.after), strict=True):
-            for entry in entries:
-                side.mark(entry, _STATES[region.how], f"{region.how}: {region.evidence}")
-    _mark_weights(compared, sides)
-    links = [
-        (sides[0].places[a.index], sides[1].places[b.index])
-        for group in compared.matching.groups
-        for a in group.before
-        for b in group.after
-        if not a.scope and not b.scope and a.index in sides[0].places and b.index in sides[1].places
-    ]
-    graphs = [side.done() for side in sides]
-    return draw(graphs, [*links, *_interface(graphs)], title="Graphs")
-
-
-def _mark_weights(compared: Comparison, sides: tuple[_Marks, ...]) -> None:
-    """Marks the nodes that read an initializer whose content differs, where nothing else became of them."""
-    for change in compared.diff.initializers:
-        if change.how not in _TOUCHED_WEIGHTS:
-            continue
-        weights = (change.before, change.after)
-        for side, model, weight in zip(sides, (compared.before, compared.after), weights, strict=True):
-            value = None if weight is None else model.graph.initializers.get(weight)
-            readers = [] if value is None else [use.node.name for use in value.uses() if use.node.graph is model.graph]
-            for place in (side.by_name.get(reader or "") for reader in readers):
-                if place is not None and place not in side.states:
-                    side.states[place], side.notes[place] = "changed", f"its weight {weight}: {change.how}"
-
-
-def _interface(graphs: list[DrawnGraph]) -> Iterator[tuple[int, int]]:
-    """Pairs of inputs and of outputs of the same name."""
-    theirs = {(n.op, n.name): i for i, n in enumerate(graphs[1].nodes) if n.op in ("input", "output")}
-    for index, node in enumerate(graphs[0].nodes):
-        if (node.op, node.name) in theirs:
-            yield index, theirs[node.op, node.name]
+from sardonyx.report.drawing import MOST_NODES
+from sardonyx.report.graphs import TOUCHED_WEIGHTS, Comparison, drawings
 
 
 def graph_section(compared: Comparison) -> Section:
     """Returns the section with both graphs and the list of changed regions."""
-    drawn = drawing(compared)
+    drawn = drawings(compared)
     diff = compared.diff
     nodes = f"{diff.before.cost.nodes:,} nodes before, {diff.after.cost.nodes:,} after"
     summary = f"{nodes}; {diff.unchanged:,} are the same, name included."
     unseen = Notes((f"The graphs are not drawn: together they have more than {MOST_NODES:,} nodes.",))
-    blocks: list[Block] = [unseen if drawn is None else drawn]
+    blocks: list[Block] = [*drawn] or [unseen]
     if diff.regions:
         blocks.append(_region_table(diff.regions))
     return Section("Before and after", tuple(blocks), summary)
@@ -275,6 +166,6 @@ def _verdict(diff: Diff) -> Verdict:
     groups = {how: number for how, number in diff.counts.items() if number and how != "same"}
     figures = [Figure("same", f"{diff.unchanged:,}", "nodes, name included")]
     figures += [Figure(how, f"{number:,}", "groups of nodes") for how, number in groups.items()]
-    touched = sum(change.how in _TOUCHED_WEIGHTS for change in diff.initializers)
+    touched = sum(change.how in TOUCHED_WEIGHTS for change in diff.initializers)
     figures.append(Figure("weights", f"{touched:,}", f"changed; {diff.equal_initializers:,} equal"))
     return Verdict(headline, "good" if diff.same else "plain", "", tuple(figures))

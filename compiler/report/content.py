@@ -172,6 +172,8 @@ class Drawing:
         title: What it shows.
         caption: How to read it.
         legend: Style and meaning of each state of a node that occurs.
+        anchor: By what other drawings refer to this one, which is then shown when it is asked for; else empty.
+        extent: What there is to see, where it has to be asked for.
     """
 
     kind: ClassVar[str] = "drawing"
@@ -180,6 +182,8 @@ class Drawing:
     title: str
     caption: str = ""
     legend: tuple[tuple[str, str], ...] = ()
+    anchor: str = ""
+    extent: str = ""
 
 
 Block = Facts | Notes | Code | Table | Chart | Charts | Drawing

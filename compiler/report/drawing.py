@@ -6,7 +6,7 @@ them, on the path that has the most: along an edge that number never falls, and 
 path comes back.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ class DrawnNode:
         inputs: Positions, in the graph's list, of the nodes whose results it takes.
         state: A key of `STATES`.
         note: What else there is to say of it.
+        bodies: Title and anchor of the drawing of each body that it has.
     """
 
     name: str
@@ -50,6 +51,7 @@ class DrawnNode:
     inputs: tuple[int, ...] = ()
     state: str = EQUAL
     note: str = ""
+    bodies: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,23 +70,23 @@ class DrawnGraph:
         return replace(self, nodes=tuple(nodes))
 
 
-def drawn_graph(model: ir.Model, title: str) -> tuple[DrawnGraph, dict[int, int]]:
-    """Returns the main graph of a model, with inputs and outputs as nodes and constants left out.
+def drawn_graph(graph: ir.Graph, title: str) -> tuple[DrawnGraph, dict[int, int]]:
+    """Returns a graph of a model, with inputs and outputs as nodes and constants left out.
 
     What is computed of constants alone, such as a dequantized weight, is left out with them. A value that a body of a
-    node captures counts as an input of the node.
+    node captures counts as an input of the node; those that this graph captures itself are drawn as inputs.
 
     Returns:
-        The graph, and its positions by the position of a node in the model's main graph.
+        The graph, and its positions by the position of a node in the model's graph.
     """
     nodes: list[DrawnNode] = []
     made: dict[ir.Value, int] = {}
     places: dict[int, int] = {}
-    for value in model.graph.inputs:
-        if value.name not in model.graph.initializers:
-            made[value] = len(nodes)
-            nodes.append(DrawnNode(value.name or "", "input", state=INTERFACE))
-    for index, node in enumerate(model.graph):
+    entering = [("input", value) for value in graph.inputs if value.name not in graph.initializers]
+    for what, value in (*entering, *(("outer value", value) for value in _captured(graph))):
+        made[value] = len(nodes)
+        nodes.append(DrawnNode(value.name or "", what, state=INTERFACE))
+    for index, node in enumerate(graph):
         taken = list(_taken(node))
         inputs = dict.fromkeys(made[value] for value in taken if value in made)
         if (node.op_type == "Constant" and not node.domain) or (taken and not inputs):
@@ -93,9 +95,26 @@ def drawn_graph(model: ir.Model, title: str) -> tuple[DrawnGraph, dict[int, int]
         made |= dict.fromkeys(node.outputs, len(nodes))
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         nodes.append(DrawnNode(node.name or "", op, tuple(inputs)))
-    ends = [value for value in model.graph.outputs if value in made]
+    ends = [value for value in graph.outputs if value in made]
     nodes += [DrawnNode(value.name or "", "output", (made[value],), INTERFACE) for value in ends]
     return DrawnGraph(title, tuple(nodes)), places
+
+
+def _captured(graph: ir.Graph) -> Iterable[ir.Value]:
+    """The values from outside that a graph and the bodies in it take, without constants."""
+    own = set(_defined(graph))
+    taken = (value for node in graph for value in _taken(node))
+    outer = dict.fromkeys(value for value in (*taken, *graph.outputs) if value not in own)
+    return [value for value in outer if ir.constant_tensor(value) is None]
+
+
+def _defined(graph: ir.Graph) -> Iterator[ir.Value]:
+    """The values that a graph and the bodies in it define."""
+    yield from (*graph.inputs, *graph.initializers.values())
+    for node in graph:
+        yield from node.outputs
+        for body in ir.node_subgraphs(node):
+            yield from _defined(body)
 
 
 def _taken(node: ir.Node) -> Iterable[ir.Value]:
@@ -107,7 +126,7 @@ def _taken(node: ir.Node) -> Iterable[ir.Value]:
 
 
 def draw(
-    graphs: Sequence[DrawnGraph], links: Iterable[tuple[int, int]] = (), *, title: str = "Graph"
+    graphs: Sequence[DrawnGraph], links: Iterable[tuple[int, int]] = (), *, title: str = "Graph", anchor: str = ""
 ) -> Drawing | None:
     """Returns the drawing of one graph, or of two side by side.
 
@@ -115,6 +134,8 @@ def draw(
         graphs: One graph or two, the original first.
         links: Positions of nodes, in the first and in the second graph, that belong together.
         title: What is shown.
+        anchor: By what other drawings of the page refer to this one, which is shown when it is asked for; empty for one
+            that is shown at once.
 
     Returns:
         The drawing; None where the graphs are larger than a page can hold.
@@ -134,7 +155,16 @@ def draw(
         title,
         caption if fold else "",
         (*legend, *([("run", "folded run of equal nodes")] if any(side["folds"] for side in sides) else [])),
+        anchor,
+        _extent(graphs) if anchor else "",
     )
+
+
+def _extent(graphs: Sequence[DrawnGraph]) -> str:
+    """What there is to see, in a few words."""
+    nodes = [[node for node in graph.nodes if node.state != INTERFACE] for graph in graphs]
+    changed = sum(node.state != EQUAL for side in nodes for node in side)
+    return f"{max(map(len, nodes)):,} nodes, " + (f"{changed:,} of both sides changed" if changed else "equal")
 
 
 def _side(graph: DrawnGraph, folds: list[list[int]]) -> dict[str, Any]:
@@ -146,6 +176,7 @@ def _side(graph: DrawnGraph, folds: list[list[int]]) -> dict[str, Any]:
         "inputs": [list(node.inputs) for node in graph.nodes],
         "notes": {index: node.note for index, node in enumerate(graph.nodes) if node.note},
         "folds": folds,
+        "bodies": {index: node.bodies for index, node in enumerate(graph.nodes) if node.bodies},
     }
 
 

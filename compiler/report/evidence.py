@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sardonyx.diff.drift_schema import Drift
 from sardonyx.diff.timing import Times
-from sardonyx.report.comparison import Comparison
+from sardonyx.report.graphs import Comparison
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from sardonyx import ir
 from sardonyx.passes.fusion.concats import SPLIT_INPUT_OPSET
 from sardonyx.passes.fusion.linear import SHARED_BYTES
+from sardonyx.passes.provenance import mark
 from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor, Rule
 
@@ -34,6 +35,12 @@ class _Product:
     def columns(self) -> int:
         """How many columns the matrix has."""
         return int(self.weight.shape.numpy()[1])
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """The MatMul, and the Add behind it."""
+        end = self.output.producer()
+        return (self.node,) if end is None or end is self.node else (self.node, end)
 
     def fits_beside(self, other: "_Product") -> bool:
         """Whether both can be columns of one matrix: as many rows, one type, both with a bias or both without."""
@@ -136,6 +143,8 @@ class JoinMatMuls(Rule):
         parts = editor.node(
             "Split", [behind[-1], lengths], [ir.AttrInt64("axis", -1)], outputs=len(products), after=behind[-1]
         )
+        for node in editor.made:
+            mark(node, self.name, *(each.name for product in products for each in product.nodes))
         for product, part in zip(products[1:], parts[1:], strict=True):
             editor.replace(product.output, part)
         return parts[0]

@@ -1,5 +1,7 @@
 """The pages in a browser: they run, ask for nothing, and let a reader search, sort, fold and follow."""
 
+import base64
+import re
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +13,7 @@ from sardonyx.report import Report, Section, diff_report
 from sardonyx.report.content import Column, Table, Verdict, numbers
 from sardonyx.report.drawing import DrawnGraph, DrawnNode, draw
 from tests.browser.conftest import Page
-from tests.report.pages import compile_page, evidence, long_graphs
+from tests.report.pages import branching, compared, compile_page, evidence, long_graphs
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -143,6 +145,62 @@ def test_hostile_names_inject_nothing(opened: Opened, name: str) -> None:
     assert shown[:15] in page.run("return document.title")
     assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
     assert page.run("return window.injected") is None
+
+
+def test_bodies_are_drawn_when_they_are_opened(opened: Opened) -> None:
+    page = opened(diff_report(compared(branching("choose"), branching("pick", last="Exp")), "a and b"))
+    body = page.one("#body-2")
+    assert page.texts("#body-2 g.node") == []
+    owner = next(node for node in page.all(".drawing g.node") if "If" in node.text)
+    page.click(owner)
+    page.click(next(b for b in page.all(".details button") if b.text == "Open choose.then_branch"))
+    assert body.get_attribute("open") is not None
+    wait(page, lambda: page.texts("#body-2 .node .op"))
+    assert sorted(page.texts("#body-2 .node .op")) == ["Exp", "Neg", *["outer value"] * 2, *["output"] * 2]
+    assert len(page.all("#body-2 .links path")) >= 2
+    page.click(page.one("#body-1 summary"))
+    wait(page, lambda: page.texts("#body-1 .node .op"))
+    page.one("#body-1 input").send_keys("Sqrt")
+    wait(page, lambda: page.texts("#body-1 .found") == ["1 of 2"])
+
+
+@pytest.mark.parametrize("name", HOSTILE[:3], ids=["img", "script", "quotes"])
+def test_hostile_names_of_bodies_inject_nothing(opened: Opened, name: str) -> None:
+    page = opened(diff_report(compared(branching(name), branching(name, last="Exp")), name))
+    for summary in page.all("details.body > summary"):
+        page.click(summary)
+    wait(page, lambda: page.texts("#body-1 .node .op"))
+    page.click(next(node for node in page.all(".drawing g.node") if "If" in node.text))
+    assert any(name[:20] in text for text in page.texts(".details button"))
+    assert page.run("return window.injected") is None
+    assert page.all("img, iframe, object, svg[onload], [onerror], b") == []
+
+
+PAPER = (210 / 25.4, 297 / 25.4)
+"""Width and height of A4 in inches."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_prints_on_paper_without_clipping(opened: Opened, scheme: str) -> None:
+    page = opened(compile_page())
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    margins = 2 * 14 / 25.4
+    width = round((PAPER[0] - margins) * 96)
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    clipped = page.run(
+        "return [...document.querySelectorAll('table, pre, figure, .drawing')]"
+        ".filter((each) => each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.className)"
+    )
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert clipped == []
+    options = {"printBackground": True, "preferCSSPageSize": True, "paperWidth": PAPER[0], "paperHeight": PAPER[1]}
+    document = base64.b64decode(page.browser.execute_cdp_cmd("Page.printToPDF", options)["data"])
+    assert document.startswith(b"%PDF-")
+    pages = len(re.findall(rb"/Type\s*/Page\b", document))
+    assert 2 <= pages <= 20
 
 
 def test_colours_follow_the_system_and_paper_is_white(opened: Opened) -> None:

@@ -1,5 +1,8 @@
 """Reports for tests: a compile with everything on its page, and graphs of any size."""
 
+import numpy as np
+from onnx import TensorProto, helper
+
 from sardonyx import ir
 from sardonyx.diff import compare, match
 from sardonyx.diff.drift_schema import Drift, Error, Place
@@ -30,6 +33,46 @@ def models(name: str = "relu") -> tuple[ir.Model, ir.Model]:
             ir.Model(ir.Graph([x], nodes[-1].outputs, nodes=nodes, opset_imports={"": 17}, name="g"), ir_version=9)
         )
     return made[0], made[1]
+
+
+def branching(name: str | None, last: str = "Neg", weight: float = 1.0) -> ir.Model:
+    """A model that calls a function, then has an If of a name, whose first branch ends with an operator; or no If."""
+
+    def branch(label: str, nodes: list[object]) -> object:
+        return helper.make_graph(nodes, label, [], [helper.make_tensor_value_info(label, TensorProto.FLOAT, [2])])
+
+    operands = ["h", "w"] if last == "Add" else ["h"]
+    then = branch("t", [helper.make_node(last, operands, ["t"], name="t_node")])
+    other = branch(
+        "e", [helper.make_node("Abs", ["h"], ["a"], name="a"), helper.make_node("Sqrt", ["a"], ["e"], name="e")]
+    )
+    nodes = [helper.make_node("Twice", ["x"], ["h"], name="call", domain="tests")]
+    if name is not None:
+        nodes.append(helper.make_node("If", ["p"], ["y"], name=name, then_branch=then, else_branch=other))
+    else:
+        nodes.append(helper.make_node("Relu", ["h"], ["y"], name="relu"))
+    twice = helper.make_function(
+        "tests", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"], name="sum")],
+        [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]),
+            helper.make_tensor_value_info("p", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [2], np.full(2, weight))] if last == "Add" else [],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("tests", 1)]
+    return ir.load(helper.make_model(graph, functions=[twice], opset_imports=opsets, ir_version=9)).model
+
+
+def compared(before: ir.Model, after: ir.Model) -> Comparison:
+    """Two models and what a diff finds."""
+    matching = match(before, after)
+    return Comparison(before, after, matching, compare(before, after, matching))
 
 
 def record(name: str = "relu") -> CompileRecord:

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, ValueInfoProto, helper
 
-from sardonyx.report.comparison import drawing
+from sardonyx.report import model_drawings
 from sardonyx.report.drawing import MOST_NODES, DrawnGraph, DrawnNode, draw, drawn_graph, runs
+from sardonyx.report.graphs import drawings
 from tests import models_for_tests as build
-from tests.report.pages import evidence
+from tests.report.pages import branching, compared, evidence
 
 
 @st.composite
@@ -61,7 +62,7 @@ def test_constants_are_not_drawn_and_captured_values_are_inputs() -> None:
         helper.make_node("If", ["q"], ["y"], then_branch=then, else_branch=other, name="if"),
     ]
     model = build.model(nodes, {"x": [2], "p": []}, {"y": [2]})
-    graph, places = drawn_graph(model, "g")
+    graph, places = drawn_graph(model.graph, "g")
     assert [(node.name, node.op, node.inputs) for node in graph.nodes] == [
         ("x", "input", ()), ("p", "input", ()), ("add", "Add", (0,)), ("cast", "Cast", (1,)),
         ("if", "If", (3, 2)), ("y", "output", (4,)),
@@ -72,8 +73,7 @@ def test_constants_are_not_drawn_and_captured_values_are_inputs() -> None:
 def test_what_differs_is_marked_and_what_is_equal_folds() -> None:
     compared = evidence().comparison
     assert compared is not None
-    drawn = drawing(compared)
-    assert drawn is not None
+    (drawn,) = drawings(compared)
     before, after = drawn.data["sides"]
     assert before["states"] == ["interface", *["equal"] * 5, "fused", "interface"]
     assert after["ops"][6] == "Neg"
@@ -84,3 +84,49 @@ def test_what_differs_is_marked_and_what_is_equal_folds() -> None:
 
 def test_graphs_beyond_what_a_page_holds_are_not_drawn() -> None:
     assert draw([DrawnGraph("g", (DrawnNode("n", "Op"),) * (MOST_NODES + 1))]) is None
+
+
+def test_bodies_are_drawn_beside_those_they_belong_to() -> None:
+    main, *inner = drawings(compared(branching("choose"), branching("pick", last="Exp")))
+    assert [(each.title, each.extent) for each in inner] == [
+        ("choose.else_branch → pick.else_branch", "2 nodes, equal"),
+        ("choose.then_branch → pick.then_branch", "1 nodes, 2 of both sides changed"),
+        ("function tests::Twice", "1 nodes, equal"),
+    ]
+    then = inner[1].data["sides"]
+    assert then[0]["ops"] == ["outer value", "Neg", "output"]
+    assert then[1]["ops"] == ["outer value", "Exp", "output"]
+    assert (0, 0) in inner[1].data["links"], "what both capture is linked"
+    assert (1, 1) in inner[1].data["links"]
+    place = main.data["sides"][0]["ops"].index("If")
+    assert main.data["sides"][0]["states"][place] == "changed"
+    assert main.data["sides"][0]["notes"][place].startswith("in its body, Neg")
+    assert main.data["sides"][0]["bodies"][place] == (
+        ("choose.else_branch", inner[0].anchor),
+        ("choose.then_branch", inner[1].anchor),
+    )
+    call = main.data["sides"][0]["ops"].index("tests.Twice")
+    assert main.data["sides"][0]["bodies"][call] == (("function tests::Twice", inner[2].anchor),)
+
+
+def test_a_body_of_one_model_alone_is_drawn_alone() -> None:
+    drawn = drawings(compared(branching("choose"), branching(None)))
+    assert [(each.title, len(each.data["sides"])) for each in drawn[1:3]] == [
+        ("choose.else_branch", 1),
+        ("choose.then_branch", 1),
+    ]
+    assert drawn[2].data["sides"][0]["states"] == ["interface", "removed", "interface"]
+
+
+def test_a_weight_that_differs_marks_who_reads_it_in_a_body() -> None:
+    main, _, then, *_ = drawings(compared(branching("choose", last="Add"), branching("choose", last="Add", weight=2.0)))
+    assert then.data["sides"][1]["states"] == ["interface", "changed", "interface"]
+    assert "its weight w: values" in then.data["sides"][1]["notes"][1]
+    assert "changed" in main.data["sides"][1]["states"]
+
+
+def test_the_graphs_of_one_model() -> None:
+    main, *inner = model_drawings(branching("choose"))
+    assert [each.title for each in inner] == ["choose.else_branch", "choose.then_branch", "function tests::Twice"]
+    assert main.anchor == ""
+    assert all(each.anchor for each in inner)

@@ -276,6 +276,7 @@ function makeDrawing(root) {
   }
 
   function draw(all = false) {
+    if (!canvas.clientHeight && !all) return; // in a body that is closed
     const rows = plan.layers.length;
     const from = all ? 0 : Math.max(0, Math.floor(canvas.scrollTop / zoom / BOX.row) - 4);
     const to = all ? rows - 1 : Math.min(rows - 1, Math.ceil((canvas.scrollTop + canvas.clientHeight) / zoom / BOX.row) + 4);
@@ -370,6 +371,7 @@ function makeDrawing(root) {
       const there = sides[1 - side];
       tools.append(action(`${there.title}: ${there.ops[other]} ${middle(there.names[other], 60)}`, () => select(1 - side, other, true)));
     }
+    for (const [title, anchor] of graph.bodies[node] ?? []) tools.append(action(`Open ${middle(title, 60)}`, () => openBody(anchor)));
     const fold = foldOf[side].get(node);
     if (fold !== undefined) {
       tools.append(action("Fold this run", () => {
@@ -448,5 +450,18 @@ function makeDrawing(root) {
     canvas.scrollLeft = (plan.width * zoom - canvas.clientWidth) / 2;
   }
 }
-document.querySelectorAll(".drawing").forEach(makeDrawing);
+
+// ---- Bodies of nodes and functions: drawn when they are opened, for only then is there room to fit them to -------------
+
+function openBody(anchor) {
+  const body = document.getElementById(anchor);
+  body.open = true;
+  body.scrollIntoView({ block: "start" });
+}
+
+document.querySelectorAll(".drawing").forEach((root) => {
+  const body = root.closest("details.body");
+  if (body) body.addEventListener("toggle", () => makeDrawing(root), { once: true });
+  else makeDrawing(root);
+});
 document.documentElement.dataset.ready = String(Math.round(performance.now())); // milliseconds since the page was asked for
