@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import onnx
 import onnx_ir as oir
@@ -78,42 +78,25 @@ class _Merge:
 _FACT = "sardonyx.shapes"
 
 
-@dataclass(frozen=True)
-class _Fact:
-    """What is noted in a model of its last inference: the structure and the inputs that it saw, and its report."""
-
-    structure: int
-    inputs: tuple[object, ...]
-    report: ShapeReport
-
-
 def ensure_shapes(model: oir.Model) -> ShapeReport:
-    """Infers shapes as `infer_shapes` does, unless that could not say more than is known already.
-
-    That is so while the model's structure is still that of the last inference, and after edits where that inference
-    failed nowhere, the inputs are still the same, and the type and every size of all values are known.
-    """
-    fact: _Fact | None = model.meta.get(_FACT)
+    """Infers shapes as `infer_shapes` does, unless the model's structure is still that of the last inference."""
     now = structure(model)
-    if fact is None or (fact.structure != now and not _stays_true(fact, model)):
-        return _infer_model(model, now)
-    if fact.structure != now:
-        fact = model.meta[_FACT] = _Fact(now, fact.inputs, ShapeReport(changed=False))
-    return fact.report
+    return _known(model, now) or _infer_model(model, now)
 
 
 @contextmanager
 def shapes_kept(model: oir.Model) -> Iterator[None]:
     """Says of an edit that no value gets another type or shape by it: if all were known before, they are afterwards."""
-    fact: _Fact | None = model.meta.get(_FACT)
-    known = fact is not None and fact.structure == structure(model)
+    known = _known(model, structure(model))
     yield
-    if fact is not None and known:
-        model.meta[_FACT] = replace(fact, structure=structure(model))
+    if known is not None:
+        model.meta[_FACT] = (structure(model), known)
 
 
-def _inputs(model: oir.Model) -> tuple[object, ...]:
-    return tuple((v.name, v.dtype, None if v.shape is None else tuple(v.shape)) for v in model.graph.inputs)
+def _known(model: oir.Model, now: int) -> ShapeReport | None:
+    """What the last inference reported, where the model, whose structure is `now`, is still the one that it saw."""
+    fact: tuple[int, ShapeReport] | None = model.meta.get(_FACT)
+    return fact[1] if fact is not None and fact[0] == now else None
 
 
 def infer_shapes(model: oir.Model) -> ShapeReport:
@@ -145,30 +128,8 @@ def _infer_model(model: oir.Model, now: int) -> ShapeReport:
         refined += _refine(model)
     merge.changed |= bool(refined)
     report = ShapeReport(merge.changed, failures, tuple(dict.fromkeys(merge.corrected)))
-    model.meta[_FACT] = _Fact(now, _inputs(model), report)
+    model.meta[_FACT] = (now, report)
     return report
-
-
-def _stays_true(fact: _Fact, model: oir.Model) -> bool:
-    """Whether an inference after edits can only find again what is known: type and sizes of all computed values.
-
-    A size is known as a number or by the name of an input's size. Other names are what an exporter or an inference gave
-    to a size that it did not know.
-    """
-    if fact.report.failures or fact.inputs != _inputs(model):
-        return False
-    shapes = [value.shape for value in model.graph.inputs if value.shape is not None]
-    named = {dim.value for shape in shapes for dim in shape if isinstance(dim, oir.SymbolicDim)} - {None}
-    for graph in all_graphs(model):
-        for node in graph:
-            for value in node.outputs:
-                if not value.name:
-                    continue
-                if value.type is None or value.shape is None:
-                    return False
-                if not all(isinstance(dim, int) or dim.value in named for dim in value.shape):
-                    return False
-    return True
 
 
 def _hide_misinferred(proto: onnx.ModelProto) -> None:
