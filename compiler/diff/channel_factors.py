@@ -19,26 +19,32 @@ _LEAST, _MOST = 1e-4, 0.3
 _ROUNDS, _SETTLED = 100, 1e-7
 """Of a fit along two axes in turns: most rounds, and the relative change after which it has ended."""
 
+_SIMPLER = 2.0
+"""Factors along several axes fit at least as well as those along one of them: they have to fit this much better."""
+
 Sums = npt.NDArray[np.float64]
+Axes = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Rescaling:
-    """The second model's value is the first's times a positive factor for each index of one axis.
+    """The second model's value is the first's times a positive factor for each channel.
 
     Attributes:
-        axis: The axis, not negative.
-        factors: One for each index, float64 of shape [channels].
+        axes: The axes whose indices number the channels, not negative, growing: one, or those of heads and what is in a
+            head, along which the channels of a value lie while attention has them apart.
+        factors: One for each channel, float64 of shape [channels].
         error: Root mean square of what remains, over that of the second model's value.
     """
 
-    axis: int
+    axes: Axes
     factors: Sums
     error: float
 
     def of(self, array: Array) -> Array:
         """Returns the first model's value as the second model scales it, in the same shape and type."""
-        return (array * spread(self.factors, self.axis, array.ndim)).astype(array.dtype)
+        shape = [size if axis in self.axes else 1 for axis, size in enumerate(array.shape)]
+        return (array * self.factors.reshape(shape)).astype(array.dtype)
 
 
 def spread(factors: Sums, axis: int, rank: int) -> Sums:
@@ -58,12 +64,12 @@ class _AxisSums:
 
 @dataclass
 class ChannelSums:
-    """Streams what is needed to find a `Rescaling`, along the second and the last axis, in memory of their channels.
+    """Streams what is needed to find a `Rescaling`, along the axes on which channels lie, in memory of their channels.
 
-    Samples may differ in shape but for the channels of an axis, else that axis is given up.
+    Samples may differ in shape but for the channels, else those axes are given up.
     """
 
-    _axes: dict[int, _AxisSums] | None = field(default=None)
+    _axes: dict[Axes, _AxisSums] | None = field(default=None)
     _rank: int = 0
 
     def update(self, reference: Array, candidate: Array) -> None:
@@ -74,40 +80,50 @@ class ChannelSums:
             return
         if self._axes is None:
             self._rank = reference.ndim
-            self._axes = {axis: _no_sums(reference.shape[axis]) for axis in _candidate_axes(reference.shape)}
+            self._axes = {axes: _no_sums(_sizes(reference, axes)) for axes in _candidate_axes(reference.shape)}
         elif reference.ndim != self._rank:
             self._axes = {}
-        for axis in list(self._axes):
-            if reference.shape[axis] != self._axes[axis].first.size:
-                del self._axes[axis]
+        for axes in list(self._axes):
+            if _sizes(reference, axes) != self._axes[axes].first.shape:
+                del self._axes[axes]
             else:
-                _add(self._axes[axis], axis, reference, candidate)
+                _add(self._axes[axes], axes, reference, candidate)
 
     def rescaling(self) -> Rescaling | None:
         """Returns the factors that explain most of the difference; None where none explain the better part of it."""
-        found = (_fit(axis, sums) for axis, sums in (self._axes or {}).items())
-        return min((fit for fit in found if fit is not None), key=lambda fit: fit.error, default=None)
+        found = [fit for axes, sums in (self._axes or {}).items() if (fit := _fit(axes, sums)) is not None]
+        return min(found, key=lambda fit: fit.error * (_SIMPLER if len(fit.axes) > 1 else 1.0), default=None)
 
 
-def _candidate_axes(shape: Sequence[int]) -> Iterator[int]:
-    for axis in dict.fromkeys((min(1, len(shape) - 1), len(shape) - 1)):
-        if shape[axis] <= _MOST_CHANNELS:
-            yield axis
+def _candidate_axes(shape: Sequence[int]) -> Iterator[Axes]:
+    """Yields the second and the last axis; in attention, the heads' with the last, before and behind transposing."""
+    rank = len(shape)
+    apart: tuple[Axes, ...] = ((1, 3), (2, 3)) if rank == 4 else ()
+    for axes in dict.fromkeys(((min(1, rank - 1),), (rank - 1,), *apart)):
+        if np.prod([shape[axis] for axis in axes]) <= _MOST_CHANNELS:
+            yield axes
 
 
-def _no_sums(channels: int) -> _AxisSums:
-    return _AxisSums(np.zeros(channels), np.zeros(channels), np.zeros(channels))
+def _sizes(array: Array, axes: Axes) -> tuple[int, ...]:
+    return tuple(array.shape[axis] for axis in axes)
 
 
-def _add(sums: _AxisSums, axis: int, reference: Array, candidate: Array) -> None:
-    outer, channels = int(np.prod(reference.shape[:axis])), reference.shape[axis]
-    x, y = (array.reshape(outer, channels, -1) for array in (reference, candidate))
-    sums.count += reference.size // channels
-    for total, a, b in ((sums.first, x, x), (sums.both, x, y), (sums.second, y, y)):
-        total += np.einsum("ocn,ocn->c", a, b, dtype=np.float64)
+def _no_sums(sizes: tuple[int, ...]) -> _AxisSums:
+    return _AxisSums(np.zeros(sizes), np.zeros(sizes), np.zeros(sizes))
 
 
-def _fit(axis: int, sums: _AxisSums) -> Rescaling | None:
+def _add(sums: _AxisSums, axes: Axes, reference: Array, candidate: Array) -> None:
+    every = list(range(reference.ndim))
+    sums.count += reference.size // max(sums.first.size, 1)
+    for total, a, b in (
+        (sums.first, reference, reference),
+        (sums.both, reference, candidate),
+        (sums.second, candidate, candidate),
+    ):
+        total += np.einsum(a, every, b, every, list(axes), dtype=np.float64)
+
+
+def _fit(axes: Axes, sums: _AxisSums) -> Rescaling | None:
     """Least squares by channel; the degree of freedom that each factor takes is counted."""
     total = float(sums.second.sum())
     if sums.count < _FEWEST or not np.isfinite(total) or not total:
@@ -119,7 +135,7 @@ def _fit(axis: int, sums: _AxisSums) -> Rescaling | None:
     scaled = float((np.square(factors) * sums.first).sum())
     if not plain > _LEAST**2 * total or not apart <= min(_EXPLAINED**2 * plain, _MOST**2 * scaled):
         return None
-    return Rescaling(axis, factors, float(np.sqrt(apart / scaled)))
+    return Rescaling(axes, factors.reshape(-1), float(np.sqrt(apart / scaled)))
 
 
 def _remaining(sums: _AxisSums, factors: Sums) -> Sums:

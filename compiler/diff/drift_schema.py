@@ -60,22 +60,26 @@ class ChannelFactors(Part):
     """Positive factors by channel that the second model's value has and its readers take up again.
 
     Attributes:
-        axis: The axis of the channels; None for a constant, which may have factors along several.
+        axis: The axis of the channels; None where they lie along several, and for a constant.
+        axes: All axes of the channels; none for a constant, which may have factors of several kinds.
         smallest: The smallest factor.
         largest: The largest.
     """
 
     axis: int | None
+    axes: tuple[int, ...] = ()
     smallest: float
     largest: float
 
     @classmethod
-    def of(cls, factors: Sums, axis: int | None = None) -> Self:
+    def of(cls, factors: Sums, axes: tuple[int, ...] = ()) -> Self:
         """Says what of factors is told."""
-        return cls(axis=axis, smallest=float(factors.min()), largest=float(factors.max()))
+        axis = axes[0] if len(axes) == 1 else None
+        return cls(axis=axis, axes=axes, smallest=float(factors.min()), largest=float(factors.max()))
 
     def __str__(self) -> str:
-        along = "" if self.axis is None else f" along axis {self.axis}"
+        named = " and ".join(map(str, self.axes))
+        along = f" along {'axis' if len(self.axes) == 1 else 'axes'} {named}" if self.axes else ""
         return f"rescaled by channel{along}, by {self.smallest:.3g} to {self.largest:.3g}"
 
 

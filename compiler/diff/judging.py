@@ -78,7 +78,7 @@ class Judge:
             noise=point.noise,
             allowed=allowed if math.isfinite(allowed) else None,
             parts=_exceeds(error, bound),
-            rescaled=None if rescaling is None else ChannelFactors.of(rescaling.factors, rescaling.axis),
+            rescaled=None if rescaling is None else ChannelFactors.of(rescaling.factors, rescaling.axes),
             why=self._measured[point.after].failed or error.reason,
         )
 

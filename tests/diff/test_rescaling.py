@@ -7,11 +7,12 @@ from onnx import helper
 from sardonyx import ir
 from sardonyx.backends import backend
 from sardonyx.diff.channel_factors import ChannelSums
+from sardonyx.diff.drift import drift
 from sardonyx.diff.drift_schema import Drift
 from sardonyx.measure import describe_machine, load_samples
 from sardonyx.passes.base import PassContext
 from sardonyx.pipeline import PassManager, available_passes, parse_pipeline
-from tests.diff.test_drift import between, first, place_of
+from tests.diff.test_drift import between, by_name, first, place_of
 from tests.models_for_tests import images, model, weights
 
 
@@ -90,7 +91,7 @@ def test_factors_of_channels() -> None:
         sums.update(value, value * np.array([0.5, 2, 4], np.float32)[:, None])
     found = sums.rescaling()
     assert found is not None
-    assert found.axis == 1
+    assert found.axes == (1,)
     np.testing.assert_allclose(found.factors, [0.5, 2, 4], rtol=1e-6)
     np.testing.assert_allclose(found.of(value), value * np.array([[0.5], [2], [4]]), rtol=1e-6)
 
@@ -109,3 +110,72 @@ def test_no_factors_where_they_explain_nothing(change: str) -> None:
     sums = ChannelSums()
     sums.update(*pair)
     assert sums.rescaling() is None
+
+
+@pytest.mark.parametrize("axes", [(1, 3), (2, 3)])
+def test_factors_of_channels_that_lie_along_two_axes(axes: tuple[int, int]) -> None:
+    generator = np.random.default_rng(0)
+    shape = (2, 4, 3, 5) if axes == (2, 3) else (2, 3, 4, 5)
+    factors = np.geomspace(0.25, 4.0, 15)
+    spread = factors.reshape([size if axis in axes else 1 for axis, size in enumerate(shape)])
+    sums = ChannelSums()
+    for _ in range(2):
+        value = generator.standard_normal(shape).astype(np.float32)
+        sums.update(value, (value * spread).astype(np.float32))
+    found = sums.rescaling()
+    assert found is not None
+    assert found.axes == axes
+    np.testing.assert_allclose(found.factors, factors, rtol=1e-5)
+    np.testing.assert_allclose(found.of(value), value * spread, rtol=1e-5)
+
+
+def test_one_axis_is_preferred_where_it_explains_as_much() -> None:
+    value = np.random.default_rng(0).standard_normal((4, 3, 6, 5)).astype(np.float32)
+    sums = ChannelSums()
+    noise = np.random.default_rng(1).normal(1, 1e-3, value.shape)
+    sums.update(value, (value * np.array([0.5, 2, 4])[:, None, None] * noise).astype(np.float32))
+    found = sums.rescaling()
+    assert found is not None
+    assert found.axes == (1,)
+
+
+def heads() -> ir.Model:
+    """Values of two heads of four channels, mixed by attention to positions, and the projection behind them."""
+    nodes = [
+        helper.make_node("MatMul", ["tokens", "wv"], ["v"], name="values"),
+        helper.make_node("Reshape", ["v", "apart"], ["split"], name="split_heads"),
+        helper.make_node("Transpose", ["split"], ["by_head"], perm=[0, 2, 1, 3], name="heads_first"),
+        helper.make_node("Softmax", ["scores"], ["attention"], name="softmax"),
+        helper.make_node("MatMul", ["attention", "by_head"], ["mixed"], name="mix"),
+        helper.make_node("Transpose", ["mixed"], ["back"], perm=[0, 2, 1, 3], name="heads_last"),
+        helper.make_node("Reshape", ["back", "joint"], ["context"], name="join_heads"),
+        helper.make_node("MatMul", ["context", "wo"], ["y"], name="project"),
+    ]
+    constants = {
+        "wv": weights(8, 8, seed=1),
+        "wo": weights(8, 8, seed=2),
+        "apart": np.array([0, 0, 2, 4]),
+        "joint": np.array([0, 0, 8]),
+    }
+    return model(nodes, {"tokens": [1, 6, 8], "scores": [1, 2, 6, 6]}, {"y": [1, 6, 8]}, constants)
+
+
+def test_factors_that_pass_through_attention_are_no_difference() -> None:
+    after = heads()
+    scaled(after, "wv", 1, FACTORS)
+    scaled(after, "wo", 0, 1 / FACTORS)
+    generator = np.random.default_rng(3)
+    feeds = [
+        {
+            "tokens": generator.standard_normal((1, 6, 8)).astype(np.float32),
+            "scores": generator.standard_normal((1, 2, 6, 6)).astype(np.float32),
+        }
+        for _ in range(3)
+    ]
+    found = drift(heads(), after, by_name(heads(), after), load_samples(feeds))
+    assert found.first is None
+    told = {place.before: str(place.rescaled) for place in found.places if place.rescaled is not None}
+    assert told["by_head"] == "rescaled by channel along axes 1 and 3, by 0.25 to 4"
+    assert told["split"] == "rescaled by channel along axes 2 and 3, by 0.25 to 4"
+    assert told["context"] == "rescaled by channel along axis 2, by 0.25 to 4"
+    assert "y" not in told
