@@ -40,6 +40,7 @@ from sardonyx.measure.embeddings import EmbeddingRows
 from sardonyx.measure.feeds import Array
 
 _CHUNK = 1 << 18  # elements converted to float64 at a time
+_FEW = 100  # numbers: the mean of as many squared normal errors has a standard error of 14 % (sqrt(2 / n))
 _CONSTANT = 1e-8  # variance relative to the mean square, under which an output counts as constant
 
 # When scores are taken for unnormalised class scores (see `_ClassSums.are_scores`).
@@ -66,11 +67,13 @@ class OutputAgreement:
         name: The output's name.
         kind: How it was judged.
         value: In [0, 1]; 1 is the original.
+        compared: Number of elements that were compared.
     """
 
     name: str
     kind: OutputKind
     value: float
+    compared: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class AgreementResult:
     value: float
     per_output: tuple[OutputAgreement, ...]
     samples: int
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a squared error is the mean over so few numbers that luck decides: one rating a sample, say."""
+        return any(o.kind is OutputKind.REGRESSION and o.compared < _FEW for o in self.per_output)
 
 
 class Agreement:
@@ -140,9 +148,10 @@ class _Output:
         self._discrete = reference.dtype.kind != "f"
         if mismatch(reference, candidate):
             self._broken = True
-        elif self._discrete:
+            return
+        self._elements += reference.size
+        if self._discrete:
             self._equal += int((reference == candidate).sum())
-            self._elements += reference.size
         else:
             self._rows.add(reference, candidate)
             for r, c in _row_chunks(reference, candidate):
@@ -170,7 +179,7 @@ class _Output:
             kind, loss = OutputKind.EMBEDDINGS, self._rows.loss()
         else:
             kind, loss = OutputKind.REGRESSION, self._error.relative_to(self._columns)
-        return OutputAgreement(self._name, kind, 0.0 if self._broken else max(0.0, 1.0 - loss))
+        return OutputAgreement(self._name, kind, 0.0 if self._broken else max(0.0, 1.0 - loss), self._elements)
 
 
 class _ErrorSums:
