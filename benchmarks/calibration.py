@@ -1,7 +1,7 @@
 """What calibration costs: time a sample over plain inference with the same outputs fetched, and peak memory.
 
-    python benchmarks/calibration.py time [MODEL [SAMPLES]]       each calibrator, interleaved with plain inference
-    python benchmarks/calibration.py memory [MODEL] [COUNT ...]   peak with 32 and 300 samples, entropy
+    python benchmarks/calibration.py time [MODEL [SAMPLES [THINNING]]]   each calibrator, beside plain inference
+    python benchmarks/calibration.py memory [MODEL] [COUNT ...]          peak with 32 and 300 samples, entropy
 
 Without a model, a transformer with random weights is made: 6 layers of width 576, 24 million parameters. Samples are
 standard normal unless SAMPLES names some. `time` runs plain inference and each calibrator in turn, several times over
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
@@ -37,8 +38,12 @@ from sardonyx.passes.quantization.scheme import Scheme
 
 MB = 1 << 20
 LAYERS, WIDTH, HEADS, TOKENS = 6, 576, 9, 128
-TIMED = 8
-ROUNDS = 7
+TIMED = 300
+"""Samples that are timed at most, as many as calibrations use; where there are fewer, they are repeated."""
+SECONDS = 0.2
+"""How long plain inference should take in each round; samples are as many as fit, at least `FEW`."""
+FEW = 8
+ROUNDS = 9
 
 
 def write_transformer(path: Path) -> None:
@@ -132,17 +137,19 @@ def compute_ranges(name: str, bank: ObserverBank) -> None:
         chosen.range(observers[chosen.observer], Scheme.parse("uint8"), 99.99)
 
 
-def compare_times(path: str, samples: Samples) -> None:
+def compare_times(path: str, samples: Samples, thinning: int) -> None:
     """Prints, for each calibrator, the time of a sample over that of plain inference."""
     model, values = observed_values(path)
     inputs = {value.name for value in model.graph.inputs}
     tapped = [name for name in values if name not in inputs]
-    feeds = [feed for _, feed in zip(range(TIMED), samples, strict=False)]
+    feeds = list(islice(cycle(islice(samples, TIMED)), TIMED))
     with tempfile.TemporaryDirectory() as folder:
         ir.save(tapped_model(model, tapped), Path(folder) / "tapped.onnx")
         session = Session(Path(folder) / "tapped.onnx", options=SessionOptions(arena=False))
+    once = min(timed(partial(session.run, feeds[0], tapped))[0] for _ in range(3))
+    feeds = feeds[: max(FEW, int(SECONDS / once))]
     elements = sum(array.size for array in session.run(feeds[0], tapped))
-    banks = {name: ObserverBank(values, [known.observer]) for name, known in CALIBRATORS.items()}
+    banks = {name: ObserverBank(values, [known.observer], thinning) for name, known in CALIBRATORS.items()}
 
     def plain() -> None:
         for feed in feeds:
@@ -189,7 +196,8 @@ def main() -> None:
         if what == "memory":
             compare_memory(path, [int(count) for count in rest] or [32, 300])
         else:
-            compare_times(path, load_samples(rest[0]) if rest else normal_samples(path, TIMED))
+            samples = load_samples(rest[0]) if rest else normal_samples(path, FEW)
+            compare_times(path, samples, int(rest[1]) if len(rest) > 1 else 1)
 
 
 if __name__ == "__main__":

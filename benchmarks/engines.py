@@ -8,12 +8,15 @@ FOLDER holds `NAME/model.onnx` beside `NAME/eval.py`, which defines `calib()` (f
 higher is better). Each model is compiled with agreement on the calibration samples as the metric, or with `--metric`
 by `evaluate`, then rated by `evaluate`: the legalized Q/DQ graph under ONNX Runtime against the original. The FP32
 engine it is compared with is built from the same model by the exact passes alone. What an engine holds besides its
-weights is `kernels_mb`. Nothing is timed on a GPU; seconds and memory are the builder's.
+weights is `kernels_mb`; `sources` counts the kernels that it carries as CUDA source, each with the same 130 kB of
+declarations, so that engines are compared compressed (zlib), too: `packed_mb`. Nothing is timed on a GPU; seconds and
+memory are the builder's.
 """
 
 import argparse
 import json
 import tempfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +31,9 @@ from sardonyx.driver import CompileJob, CompileResult, run_compile
 from sardonyx.errors import SardonyxError
 from sardonyx.measure import Session
 from sardonyx.pipeline import Recipe
+
+SOURCE = b"__global__"
+"""What each kernel that an engine carries as CUDA source has once."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ def row(task: Task, scratch: Path, setting: Setting) -> dict[str, Any]:
         "engine": round(value, 4),
         "drop": round((reference - value) / abs(reference), 5),
         **_engine_facts(engine, plain),
+        **_packed_facts(*(scratch / name / report.file for name, report in (("int8", engine), ("fp32", plain)))),
     }
 
 
@@ -84,6 +91,18 @@ def _engine_facts(engine: EngineReport, plain: EngineReport) -> dict[str, Any]:
         "weights_of_fp32": round(engine.weights_bytes / plain.weights_bytes, 3) if plain.weights_bytes else None,
         "seconds": round(engine.seconds, 2),
         "peak_rss_mb": round(engine.peak_rss_bytes / 1e6),
+    }
+
+
+def _packed_facts(engine: Path, plain: Path) -> dict[str, Any]:
+    if not (engine.is_file() and plain.is_file()):
+        return {}
+    plans = [path.read_bytes() for path in (engine, plain)]
+    packed, packed_plain = (len(zlib.compress(plan)) for plan in plans)
+    return {
+        "sources": [plan.count(SOURCE) for plan in plans],
+        "packed_mb": round(packed / 1e6, 2),
+        "packed_of_fp32": round(packed / packed_plain, 3),
     }
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DONE, OVER_BUDGET, TOOL_FAILED, INTERRUPTED = 0, 1, 3, 130
+SIGNALLED = 128
+"""What shells add to the number of the signal that ended a process."""
 
 Progress = Callable[[int, int | None, str], None]
 

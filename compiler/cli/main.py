@@ -1,17 +1,21 @@
 """The `sardonyx` command: its verbs, and how errors become exit codes.
 
 Exit codes: 0 done; 1 the compile ran but could not meet the budget (the best safe model is written), or two models
-differ; 2 bad usage or input; 3 a tool or runtime failed; 130 interrupted.
+differ; 2 bad usage or input; 3 a tool or runtime failed; 130 interrupted; 143 terminated.
 """
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from sardonyx._version import __version__
 from sardonyx.cli import bench, compile_, diff, explain, inspect, listing, optimize, quantize, report, verify
-from sardonyx.cli.console import TOOL_FAILED
+from sardonyx.cli.console import SIGNALLED, TOOL_FAILED
 from sardonyx.errors import SardonyxError
 
 app = typer.Typer(
@@ -51,10 +55,26 @@ def _root(
     """Takes the options before the verb."""
 
 
+@contextmanager
+def _unwound_when_terminated() -> Iterator[None]:
+    """Lets SIGTERM unwind the stack as Ctrl-C does, so that nothing half-written stays; a second one ends at once."""
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(SIGNALLED + number)
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
     """Runs the command line and exits with its code; a user's mistake prints one line, no traceback."""
     try:
-        app()
+        with _unwound_when_terminated():
+            app()
     except SardonyxError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(error.exit_code)

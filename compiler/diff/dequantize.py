@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sardonyx import ir
+from sardonyx.diff.quantities import is_dequantize
 from sardonyx.measure import Array
 
 
@@ -15,11 +16,12 @@ def restored_constant(value: ir.Value) -> ir.TensorProtocol | None:
         value: An initializer, or the output of a node that restores a constant.
 
     Returns:
-        The tensor, which is computed each time it is read where it must be; None where it cannot be.
+        The tensor, which is computed each time it is read where it must be; None where it cannot be, as for what
+        another operator, such as Reshape, makes of constants.
     """
     tensor = ir.convenience.get_const_tensor(value)
     node = value.producer()
-    if tensor is not None or node is None:
+    if tensor is not None or node is None or not is_dequantize(node):
         return tensor
     stored = [tensor for tensor in stored_tensors(node) if tensor is not None]
     if len(stored) != len(node.inputs) or value.dtype is None or value.shape is None or not value.shape.is_static():

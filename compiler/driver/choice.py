@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sardonyx.driver.judge import inexact_output
+from sardonyx.driver.judge import ROUNDING, inexact_output
 from sardonyx.pipeline import Accuracy, Candidate, Recipe
 
 ORIGINAL, OPTIMIZED, QUANTIZED, MIXED = "original", "optimized", "quantized", "mixed"
@@ -11,8 +11,6 @@ FASTER = 1.02
 """A quantized model is worth repairing from this speed-up over the optimized one on."""
 SLOWER = 0.99
 """A speed-up below this is slower: two sessions of one model differ by up to 0.3 % for where their memory lies."""
-ROUNDING = 1e-6
-"""What rounding alone may cost: with a budget of 0, a model that only reassociates sums is still within it."""
 
 PROMISING = "the one with the most products as integers"
 

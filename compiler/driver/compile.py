@@ -343,7 +343,7 @@ class _Compiler:
             metric_name=_metric_name(self.job.metric),
             original_metric=1.0 if self.metric is None else self.metric(original.run),
             held_out=self.judged_on,
-            from_user=split is not None,
+            calibration=None if split is None else split.calibration,
             feed=self._timed_feed(synthetic if split is None else split.calibration),
             recipe=self.recipe,
             progress=self.job.progress,

@@ -66,12 +66,19 @@ class Repair:
             if count >= len(regions):
                 break
             for region in regions[told:count]:
-                self.record.decide(
-                    "give-back", "float", f"quantized alone it costs {region.loss:.2%} of agreement", region.nodes
-                )
+                self.record.decide("give-back", "float", self._reason(region), region.nodes)
             yield self.quantizer.variant(_names(regions[:count]))
             told, count = count, count + max(1, count // 2)
         self.record.decide("give-back", "nothing", f"no model with some of {len(regions)} regions quantized fitted")
+
+    def _reason(self, region: Region) -> str:
+        if len(region.nodes) == 1:
+            return f"quantized alone it costs {region.loss:.2%} of agreement"
+        return (
+            f"these {len(region.nodes)} nodes quantized alone cost {region.loss:.2%} of agreement; to measure each "
+            f"would have taken longer than give_back_seconds={self._recipe.give_back_seconds:g}, and with more of them "
+            "fewer nodes may have to go back"
+        )
 
     def _comparison(self) -> Comparison:
         original = self.judge.original

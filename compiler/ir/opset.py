@@ -7,7 +7,9 @@ import onnx_ir as oir
 
 from sardonyx.ir.graphs import all_graphs, graph_values, root_cause
 from sardonyx.ir.lean import lean_proto, proto_graphs, restore_tensors, stub_index
+from sardonyx.ir.opset_steps import raise_in_place
 from sardonyx.ir.repair import Repair, repair_model
+from sardonyx.ir.shapes import shapes_kept
 from sardonyx.ir.verify import verify
 
 FIRST_PER_CHANNEL_OPSET = 13
@@ -51,7 +53,7 @@ def raise_opset(
 
 
 def ensure_opset(model: oir.Model, opset: int) -> str | None:
-    """Raises a model's standard opset in place, for what needs a later one.
+    """Raises a model's standard opset in place, for what needs a later one; known shapes stay known.
 
     Args:
         model: The model; its values and nodes are new ones afterwards, and its weights the same.
@@ -60,6 +62,13 @@ def ensure_opset(model: oir.Model, opset: int) -> str | None:
     Returns:
         Why the model stays as it is though its opset is lower, as a sentence, or None.
     """
+    if model.opset_imports.get("", opset) >= opset:
+        return None
+    with shapes_kept(model):
+        in_place = raise_in_place(model, opset)
+    if in_place:
+        model.ir_version = max(model.ir_version, needed_ir_version(model.opset_imports))
+        return None
     raised, repair = raise_opset(model, opset, below=opset)
     if raised is model:
         return None if repair is None else repair.message

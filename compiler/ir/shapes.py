@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 
 import onnx
@@ -35,12 +36,43 @@ class ShapeReport:
     corrected: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Inferred:
+    """Type and shape that inference found for a value; both may be unknown.
+
+    Names that inference invents for sizes are not kept: another run invents the same names for other sizes, and a
+    runtime that takes equal names for equal sizes would let values share memory that does not fit.
+    """
+
+    type: oir.TypeProtocol | None
+    shape: oir.Shape | None
+
+    @classmethod
+    def of(cls, info: onnx.TypeProto) -> "_Inferred":
+        shape = oir.serde.deserialize_type_proto_for_shape(info)
+        dims = None if shape is None else [dim if isinstance(dim, int) else _given_name(dim) for dim in shape]
+        return cls(oir.serde.deserialize_type_proto_for_type(info), None if dims is None else oir.Shape(dims))
+
+
+def _given_name(dim: oir.SymbolicDim) -> oir.SymbolicDim | None:
+    return None if str(dim.value).startswith(_GENERATED_DIM) else dim
+
+
 @dataclass
 class _Merge:
-    """Collects what merging changed."""
+    """Collects what merging changed, and what was read: many values have one type and shape."""
 
     changed: bool = False
     corrected: list[str] = field(default_factory=list)
+    read: dict[bytes, _Inferred] = field(default_factory=dict)
+
+    def inferred(self, info: onnx.TypeProto) -> _Inferred:
+        """Reads what inference says of a value."""
+        key = info.SerializeToString()
+        found = self.read.get(key)
+        if found is None:
+            found = self.read[key] = _Inferred.of(info)
+        return found
 
 
 _FACT = "sardonyx.shapes"
@@ -48,26 +80,25 @@ _FACT = "sardonyx.shapes"
 
 def ensure_shapes(model: oir.Model) -> ShapeReport:
     """Infers shapes as `infer_shapes` does, unless the model's structure is still that of the last inference."""
-    known = _known(model)
-    return infer_shapes(model) if known is None else known
+    now = structure(model)
+    return _known(model, now) or _infer_model(model, now)
 
 
 @contextmanager
 def shapes_kept(model: oir.Model) -> Iterator[None]:
     """Says of an edit that no value gets another type or shape by it: if all were known before, they are afterwards."""
-    known = _known(model)
+    known = _known(model, structure(model))
     yield
     if known is not None:
         model.meta[_FACT] = (structure(model), known)
 
 
-def _known(model: oir.Model) -> ShapeReport | None:
-    """What the last inference reported, where the model still has the structure that it saw."""
+def _known(model: oir.Model, now: int) -> ShapeReport | None:
+    """What the last inference reported, where the model, whose structure is `now`, is still the one that it saw."""
     fact: tuple[int, ShapeReport] | None = model.meta.get(_FACT)
-    return fact[1] if fact is not None and fact[0] == structure(model) else None
+    return fact[1] if fact is not None and fact[0] == now else None
 
 
-@paused_gc()
 def infer_shapes(model: oir.Model) -> ShapeReport:
     """Infers types and shapes of all values of the main graph and its subgraphs, in place.
 
@@ -77,6 +108,12 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
 
     Weights are not read; integer constants up to 1 KiB take part, as Reshape and others need them.
     """
+    return _infer_model(model, structure(model))
+
+
+@paused_gc()
+def _infer_model(model: oir.Model, now: int) -> ShapeReport:
+    """Infers shapes of a model whose structure is `now`, which inference does not change."""
     with _without_declarations(model):
         proto = lean_proto(model).proto
     _hide_misinferred(proto)
@@ -91,7 +128,7 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
         refined += _refine(model)
     merge.changed |= bool(refined)
     report = ShapeReport(merge.changed, failures, tuple(dict.fromkeys(merge.corrected)))
-    model.meta[_FACT] = (structure(model), report)
+    model.meta[_FACT] = (now, report)
     return report
 
 
@@ -228,44 +265,39 @@ def _merge_graph(graph: oir.Graph, proto: onnx.GraphProto, merge: _Merge) -> Non
     for value in graph_values(graph):
         info = infos.get(value.name or "")
         if info is not None and id(value) not in given:
-            _merge_value(value, info, merge)
+            _merge_value(value, merge.inferred(info), merge)
     for node, node_proto in zip(graph, proto.node, strict=True):
         for subgraph, subgraph_proto in zip(node_subgraphs(node), proto_subgraphs(node_proto), strict=True):
             _merge_graph(subgraph, subgraph_proto, merge)
 
 
-def _says_nothing_new(value: oir.Value, info: onnx.TypeProto) -> bool:
-    """Whether a tensor's type and sizes are those that the value has already: true of most, and quick to see."""
-    shape, tensor = value.shape, info.tensor_type
-    if shape is None or not isinstance(value.type, oir.TensorType) or not tensor.HasField("shape"):
+def _says_nothing_new(value: oir.Value, found: _Inferred) -> bool:
+    """Whether type and sizes are those that the value has already: true of most, and quick to see."""
+    shape, inferred = value.shape, found.shape
+    if shape is None or inferred is None or value.type != found.type or len(shape) != len(inferred):
         return False
-    dims = tensor.shape.dim
-    if value.type.dtype != tensor.elem_type or len(dims) != len(shape):
-        return False
-    return all(_is_old(old, new) for old, new in zip(shape, dims, strict=True))
+    return all(map(_is_old, shape, inferred))
 
 
-def _is_old(old: int | oir.SymbolicDim, new: onnx.TensorShapeProto.Dimension) -> bool:
-    if isinstance(old, int):
-        return not new.HasField("dim_value") or new.dim_value == old
-    named = old.value is not None or not new.dim_param or new.dim_param.startswith(_GENERATED_DIM)
-    return named and not new.HasField("dim_value")
+def _is_old(old: int | oir.SymbolicDim, new: int | oir.SymbolicDim) -> bool:
+    if isinstance(new, int):
+        return isinstance(old, int) and old == new
+    return isinstance(old, int) or old.value is not None or new.value is None
 
 
-def _merge_value(value: oir.Value, info: onnx.TypeProto, merge: _Merge) -> None:
-    if _says_nothing_new(value, info):
+def _merge_value(value: oir.Value, found: _Inferred, merge: _Merge) -> None:
+    if _says_nothing_new(value, found):
         return
-    new_type = oir.serde.deserialize_type_proto_for_type(info)
+    new_type = found.type
     if new_type is not None and new_type.dtype != oir.DataType.UNDEFINED and value.type != new_type:
         if value.type is not None:
             merge.corrected.append(value.name or "")
-        value.type = new_type
+        value.type = copy(new_type) if isinstance(new_type, oir.TensorType) else deepcopy(new_type)
         merge.changed = True
-    inferred = oir.serde.deserialize_type_proto_for_shape(info)
+    inferred, declared = found.shape, value.shape
     if inferred is None:
         return
-    declared = value.shape
-    merged = _merge_shapes(declared, inferred)
+    merged = oir.Shape(inferred) if declared is None else _merge_shapes(declared, inferred)
     if declared is None or tuple(declared) != tuple(merged):
         if declared is not None and _contradicts(declared, inferred):
             merge.corrected.append(value.name or "")
@@ -280,18 +312,13 @@ def _contradicts(declared: oir.Shape, inferred: oir.Shape) -> bool:
     )
 
 
-def _merge_shapes(declared: oir.Shape | None, inferred: oir.Shape) -> oir.Shape:
-    if declared is None or len(declared) != len(inferred):
-        declared = oir.Shape([None] * len(inferred))
-    dims: list[int | oir.SymbolicDim | None] = []
-    for old, new in zip(declared, inferred, strict=True):
-        if isinstance(new, int):
-            dims.append(new)
-        elif isinstance(old, int) or old.value is not None:
-            dims.append(old)
-        else:
-            # Symbols that inference invents are not kept: another run invents the same names for other sizes, and a
-            # runtime that takes equal names for equal sizes would let values share memory that does not fit.
-            invented = str(new.value).startswith(_GENERATED_DIM)
-            dims.append(None if invented else new)
-    return oir.Shape(dims)
+def _merge_shapes(declared: oir.Shape, inferred: oir.Shape) -> oir.Shape:
+    """Takes fixed sizes from what was inferred, then fixed sizes and names that were declared."""
+    if len(declared) != len(inferred):
+        return oir.Shape(inferred)
+    return oir.Shape(
+        [
+            new if isinstance(new, int) or (not isinstance(old, int) and old.value is None) else old
+            for old, new in zip(declared, inferred, strict=True)
+        ]
+    )

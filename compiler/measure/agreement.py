@@ -8,7 +8,8 @@ is made of that:
 - Discrete outputs (integers, booleans, strings): the share of equal elements.
 - Regression, which is every other float output: 1 - E, where E = sum (r - c)^2 / sum (r - mean r)^2 is the
   squared error of the candidate c relative to the variance of the reference r over the held-out set (1 -
-  R^2).
+  R^2). The mean is that of each position of the last axis where its length is the same in all samples: a network that
+  rates four things on four scales is not precise because the scales differ.
 - Embeddings, which are rows of length 1: r, the correlation of the cosine similarities of all pairs of rows with those
   of the original. Similarities are what embeddings are for, and noise that is independent in hundreds of dimensions
   changes them far less than it changes each number.
@@ -39,6 +40,7 @@ from sardonyx.measure.embeddings import EmbeddingRows
 from sardonyx.measure.feeds import Array
 
 _CHUNK = 1 << 18  # elements converted to float64 at a time
+_FEW = 100  # numbers: the mean of as many squared normal errors has a standard error of 14 % (sqrt(2 / n))
 _CONSTANT = 1e-8  # variance relative to the mean square, under which an output counts as constant
 
 # When scores are taken for unnormalised class scores (see `_ClassSums.are_scores`).
@@ -65,11 +67,13 @@ class OutputAgreement:
         name: The output's name.
         kind: How it was judged.
         value: In [0, 1]; 1 is the original.
+        compared: Number of elements that were compared.
     """
 
     name: str
     kind: OutputKind
     value: float
+    compared: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ class AgreementResult:
     value: float
     per_output: tuple[OutputAgreement, ...]
     samples: int
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a squared error is the mean over so few numbers that luck decides: one rating a sample, say."""
+        return any(o.kind is OutputKind.REGRESSION and o.compared < _FEW for o in self.per_output)
 
 
 class Agreement:
@@ -131,6 +140,7 @@ class _Output:
         self._discrete = False
         self._equal = self._elements = 0
         self._error = _ErrorSums()
+        self._columns = _Columns()
         self._classes = _ClassSums()
         self._rows = EmbeddingRows()
 
@@ -138,9 +148,10 @@ class _Output:
         self._discrete = reference.dtype.kind != "f"
         if mismatch(reference, candidate):
             self._broken = True
-        elif self._discrete:
+            return
+        self._elements += reference.size
+        if self._discrete:
             self._equal += int((reference == candidate).sum())
-            self._elements += reference.size
         else:
             self._rows.add(reference, candidate)
             for r, c in _row_chunks(reference, candidate):
@@ -150,10 +161,11 @@ class _Output:
         finite = np.isfinite(reference) & np.isfinite(candidate)
         if finite.all():
             self._classes.add(reference, candidate)
+            self._columns.add(reference)
             self._error.add(reference.reshape(-1), candidate.reshape(-1))
             return
         self._broken |= not same_specials(reference[~finite], candidate[~finite])
-        self._classes.usable = False
+        self._classes.usable = self._columns.usable = False
         self._error.add(reference[finite], candidate[finite])
 
     def result(self) -> OutputAgreement:
@@ -166,36 +178,77 @@ class _Output:
         elif self._rows.are_embeddings():
             kind, loss = OutputKind.EMBEDDINGS, self._rows.loss()
         else:
-            kind, loss = OutputKind.REGRESSION, self._error.relative_error()
-        return OutputAgreement(self._name, kind, 0.0 if self._broken else max(0.0, 1.0 - loss))
+            kind, loss = OutputKind.REGRESSION, self._error.relative_to(self._columns)
+        return OutputAgreement(self._name, kind, 0.0 if self._broken else max(0.0, 1.0 - loss), self._elements)
 
 
 class _ErrorSums:
-    """Squared error, and the variance of the reference (Chan, Golub and LeVeque's algorithm, 1979)."""
+    """Squared error, and the variance of the reference about one mean."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._mean = self._deviation = self._error = 0.0
+        self._error = 0.0
+        self._moments = _Moments()
 
     def add(self, reference: NDArray[np.float64], candidate: NDArray[np.float64]) -> None:
-        if not reference.size:
-            return
-        total = self._count + reference.size
-        mean = float(reference.mean())
-        shift = mean - self._mean
-        self._deviation += float(np.square(reference - mean).sum())
-        self._deviation += shift * shift * self._count * reference.size / total
-        self._mean += shift * reference.size / total
-        self._count = total
+        """Takes in values, of shape (values,)."""
+        self._moments.add(reference[:, None])
         self._error += float(np.square(reference - candidate).sum())
 
     def relative_error(self) -> float:
         """Returns the squared error over the variance, or over the mean square of a constant output."""
+        return self._relative(self._moments.deviation)
+
+    def relative_to(self, columns: "_Columns") -> float:
+        """Returns the squared error over the variance within columns, where there is such and they were all seen."""
+        within = columns.moments.deviation if columns.usable else 0.0
+        return self._relative(within if within > _CONSTANT * self._moments.square else self._moments.deviation)
+
+    def _relative(self, deviation: float) -> float:
         if self._error == 0.0:
             return 0.0
-        square = self._deviation + self._count * self._mean**2
-        scale = self._deviation if self._deviation > _CONSTANT * square else square
+        square = self._moments.square
+        scale = deviation if deviation > _CONSTANT * square else square
         return self._error / scale if scale else 1.0
+
+
+class _Columns:
+    """The moments of each position of the last axis, as long as all rows are equally long and finite."""
+
+    def __init__(self) -> None:
+        self.usable = True
+        self.moments = _Moments()
+
+    def add(self, rows: NDArray[np.float64]) -> None:
+        """Takes in rows, of shape (rows, width)."""
+        self.usable &= np.shape(self.moments.mean) in ((), rows.shape[1:])
+        if self.usable:
+            self.moments.add(rows)
+
+
+class _Moments:
+    """Means and squared deviations of columns (Chan, Golub and LeVeque's algorithm, 1979)."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.mean: NDArray[np.float64] | float = 0.0
+        self.deviation = 0.0
+
+    def add(self, rows: NDArray[np.float64]) -> None:
+        """Takes in values, of shape (rows, columns), columns the same at every call."""
+        if not rows.size:
+            return
+        total = self._count + len(rows)
+        mean = rows.mean(0)
+        shift = mean - self.mean
+        self.deviation += float(np.square(rows - mean).sum())
+        self.deviation += float(np.square(shift).sum()) * self._count * len(rows) / total
+        self.mean = self.mean + shift * (len(rows) / total)
+        self._count = total
+
+    @property
+    def square(self) -> float:
+        """The sum of squares."""
+        return self.deviation + self._count * float(np.square(self.mean).sum())
 
 
 class _ClassSums:

@@ -1,7 +1,8 @@
 """Runs a model in ONNX Runtime on the CPU."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,15 +114,8 @@ class Session:
             DataError: If the run failed because the feed does not fit.
             BackendError: If the runtime failed for another reason.
         """
-        try:
+        with self._explained(feed):
             return [_as_array(value) for value in self.runner(feed, output_names)()]
-        except _runtime_errors() as error:
-            self.check(feed)
-            raise BackendError(
-                f"{self.name}: ONNX Runtime failed to run the model: {_one_line(error)}",
-                remedy="Run it with SessionOptions(optimization='disabled') to see whether the model itself "
-                "or a graph optimization of the runtime is at fault.",
-            ) from error
 
     def runner(self, feed: Feed, output_names: Sequence[str] | None = None) -> Callable[[], list[Any]]:
         """Binds a feed, so that calling the result costs nothing but the run: what timings use.
@@ -129,13 +123,59 @@ class Session:
         Raises:
             BackendError: If the session is closed.
         """
-        session = self._session
-        if session is None:
-            raise BackendError(f"{self.name}: the session is closed.", remedy="Open a new Session.")
+        session = self._opened()
         names = None if output_names is None else list(output_names)
         if self._narrow:
             return lambda: narrow_types.run(session, names, feed, self._input_types)
         return partial(session.run, names, dict(feed))
+
+    def writer(self, outputs: Mapping[str, Array]) -> Callable[[Feed], None] | None:
+        """Binds arrays that outputs are written to, run after run, so that a run neither allocates nor copies them.
+
+        Args:
+            outputs: C-contiguous arrays by output name, of the element type and the shape that the output will have.
+
+        Returns:
+            What runs the model on a feed and fills the arrays. It raises DataError if the feed does not fit, and
+            BackendError if the runtime failed, as where an output has another shape. None where inputs or outputs are
+            of types that numpy lacks.
+
+        Raises:
+            BackendError: If the session is closed.
+        """
+        if self._narrow:
+            return None
+        session = self._opened()
+        binding = session.io_binding()
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+        def write(feed: Feed, bound: Mapping[str, Array] = outputs) -> None:  # keeps the memory alive
+            arrays = {name: np.ascontiguousarray(value) for name, value in feed.items()}
+            with self._explained(feed):
+                for name, array in arrays.items():
+                    binding.bind_cpu_input(name, array)
+                session.run_with_iobinding(binding)
+
+        return write
+
+    def _opened(self) -> Any:
+        if self._session is None:
+            raise BackendError(f"{self.name}: the session is closed.", remedy="Open a new Session.")
+        return self._session
+
+    @contextmanager
+    def _explained(self, feed: Feed) -> Iterator[None]:
+        """Says of a failed run whether the feed is at fault."""
+        try:
+            yield
+        except _runtime_errors() as error:
+            self.check(feed)
+            raise BackendError(
+                f"{self.name}: ONNX Runtime failed to run the model: {_one_line(error)}",
+                remedy="Run it with SessionOptions(optimization='disabled') to see whether the model itself "
+                "or a graph optimization of the runtime is at fault.",
+            ) from error
 
     def end_profile(self) -> Path:
         """Ends the profile and returns the file, in the format of Chrome's tracing.

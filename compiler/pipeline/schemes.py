@@ -131,7 +131,7 @@ _SUITS: Mapping[str, Callable[[QuantizationScheme, Capabilities], bool]] = {
 
 DEFAULTS: Mapping[ModelKind, tuple[tuple[str, ...], ...]] = {
     ModelKind.CONVOLUTIONAL: (("static",),),
-    ModelKind.TRANSFORMER: (("dynamic",), ("static",), ("weight-int8", "weight-int4")),
+    ModelKind.TRANSFORMER: (("static",), ("dynamic",), ("weight-int8", "weight-int4")),
     ModelKind.RECURRENT: (("static-dynamic",), ("static",)),
 }
 """Schemes by kind of model, where samples were given: a compile tries them all, `quantize` takes the first. Of several

@@ -79,7 +79,7 @@ def observed_distributions(model: ir.Model, request: RangeRequest, context: Pass
 
 def _remembered(model: ir.Model, request: RangeRequest, context: PassContext) -> _Remembered:
     structure, parts = model_structure(model)
-    method = (request.calibrator, str(request.scheme), request.percentile)
+    method = (request.calibrator, str(request.scheme), request.percentile, request.options.thinning)
     known: _Remembered = context.memory.setdefault((KEY, method, structure), _Remembered(parts))
     return known
 

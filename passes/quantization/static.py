@@ -64,6 +64,8 @@ class QuantizeStatic(Pass):
         workers: Processes to split the samples over; inside `joblib.parallel_config(backend="dask")` or `"ray"` the
             shares run there. The result is the same for any number.
         state: Folder that keeps what was observed, so that an interrupted run goes on; empty to keep nothing.
+        thinning: One element in so many goes into the histograms that `percentile`, `entropy`, `mse`, `cosine` and
+            `joint` look at; 1 for all. Extremes are of all elements in any case.
         methods: Accuracy methods by name, see `sardonyx.passes.quantization.methods.selection`; `auto` alone for those
             that suit the kind of model.
     """
@@ -78,6 +80,7 @@ class QuantizeStatic(Pass):
     activations: str = ""
     workers: int = 1
     state: str = ""
+    thinning: int = 1
     methods: tuple[str, ...] = (AUTO,)
 
     def __post_init__(self) -> None:
@@ -199,4 +202,4 @@ class QuantizeStatic(Pass):
             unusable |= infinite
 
     def _options(self) -> CalibrationOptions:
-        return CalibrationOptions(self.workers, Path(self.state) if self.state else None)
+        return CalibrationOptions(self.workers, Path(self.state) if self.state else None, thinning=self.thinning)

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from sardonyx import ir
 from sardonyx.errors import PassError
@@ -50,7 +51,7 @@ def rewrite_model(model: ir.Model, rules: Sequence[Rule], names: ir.NameAuthorit
     """
     done = Rewriting()
     names = names or ir.NameAuthority(model)
-    indexed = tuple(_Indexed(rule) for rule in rules)
+    indexed = tuple(_indexed(rule) for rule in rules)
     opset = model.opset_imports.get("", 0)
     for graph in list(ir.all_graphs(model)):
         with ExitStack() as at_work:
@@ -83,7 +84,7 @@ def would_apply(model: ir.Model, rules: Sequence[Rule], opset: int) -> Iterator[
 
     Types and shapes are inferred first where some rule's operators are there at all.
     """
-    indexed = tuple(_Indexed(rule) for rule in rules)
+    indexed = tuple(_indexed(rule) for rule in rules)
     names = ir.NameAuthority(model)
     for graph in ir.all_graphs(model):
         rewriter = _GraphRewriter(graph, indexed, names, opset, Rewriting())
@@ -105,6 +106,12 @@ class _Indexed:
         self.roots = tuple(dict.fromkeys(op_type for root in roots(rule.pattern) for op_type in root.op_types))
         self.needs = tuple(operators(rule.pattern))
         self.producers = producers(rule.pattern)
+
+
+@lru_cache(maxsize=1024)
+def _indexed(rule: Rule) -> _Indexed:
+    """Walks through a rule's pattern once in the life of the rule."""
+    return _Indexed(rule)
 
 
 class _GraphRewriter:

@@ -1,13 +1,20 @@
 """The verbs with `--target tensorrt`: options, what is printed, exit codes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sardonyx.backends.tensorrt.settings import AHEAD_OF_TIME
 from tests.backends.tensorrt.graphs import convolutions
+from tests.backends.tensorrt.test_child import FAKE
 from tests.cli import test_verbs
 
 pytest.importorskip(AHEAD_OF_TIME, reason="the ahead-of-time builder has no wheels for this system")
@@ -78,3 +85,29 @@ def test_targets_tells_which_builder_is_usable(run: Run) -> None:
     status = json.loads(out)["targets"]["tensorrt"]["status"]
     assert any(line.startswith(f"builder {AHEAD_OF_TIME} ") and line.endswith("usable") for line in status)
     assert json.loads(out)["targets"]["onnxruntime"]["status"] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_compile_that_is_stopped_while_the_builder_works_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    scratch, model = tmp_path / "scratch", convolutions()
+    scratch.mkdir()
+    model.graph.name = "hang"  # what the builder that stands in does with it
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    command = ["compile", "model.onnx", "-o", "out", "--target", "tensorrt", "--sm", "8.6"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sardonyx.cli.main", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FAKE), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+    )
+    while not (builders := psutil.Process(process.pid).children()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, b"Traceback" in said) == (code, False), said
+    assert not psutil.wait_procs(builders, timeout=10)[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "scratch"]
+    assert not list(scratch.glob("sardonyx*"))

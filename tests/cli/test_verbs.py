@@ -1,6 +1,8 @@
 """Every verb does its work, speaks JSON when asked, and keeps its exit codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +103,20 @@ def test_an_interrupted_compile_leaves_the_old_output(
     assert (code, err) == (130, "warning: interrupted; nothing was written\n")
     assert {p.name: p.read_bytes() for p in (folder / "out").iterdir()} == before
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".out")) == []
+
+
+def test_a_terminated_compile_leaves_the_old_output_and_nothing_else(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(COMPILE, capsys, monkeypatch)
+    before = {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(driver.CompileRecord, "write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    code, out, _ = run(COMPILE, capsys, monkeypatch)
+    assert (code, out) == (143, "")
+    assert {p.name: p.read_bytes() for p in (folder / "out").iterdir()} == before
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".out")] == []
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 @pytest.mark.parametrize("verb", ["inspect model.onnx", "verify model.onnx model.onnx", "bench model.onnx model.onnx"])

@@ -11,6 +11,7 @@ from benchmarks.diff_editors import renamed
 from sardonyx import ir
 from sardonyx.diff import Group, Matching, compare, match
 from sardonyx.diff.alignment import common_subsequence
+from sardonyx.diff.dequantize import restored_constant
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.fusion.fuse import Fuse
 from tests import models_for_tests as build
@@ -265,3 +266,21 @@ def test_equal_bodies_are_told_apart_by_what_their_loops_read() -> None:
     matching = match(before, renamed(after)[0])
     removed = {node.name for group in matching.groups if group.how == "removed" for node in group.before}
     assert removed == {"loop_a", "go0", "double0"}
+
+
+def reshaped_weight(seed: int) -> ir.Model:
+    nodes = [
+        helper.make_node("Reshape", ["b", "to"], ["rows"], name="reshape"),
+        helper.make_node("MatMul", ["x", "rows"], ["y"], name="product"),
+    ]
+    weights = {"b": build.weights(24, seed=seed), "to": np.array([4, 6])}
+    return build.model(nodes, {"x": [2, 4]}, {"y": [2, 6]}, weights)
+
+
+def test_only_dequantizing_restores_a_weight() -> None:
+    """A weight that another operator makes of constants has no scale to be multiplied with."""
+    models = [reshaped_weight(0), reshaped_weight(3)]
+    product = models[0].graph[1].inputs[1]
+    assert product is not None
+    assert restored_constant(product) is None
+    assert {group.how for group in match(*models).groups} == {"same"}

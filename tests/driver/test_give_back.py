@@ -78,6 +78,19 @@ def test_the_region_that_costs_most_is_given_back_and_named(monkeypatch: pytest.
     assert "second" not in weights
 
 
+def test_nodes_that_were_measured_together_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    decree(monkeypatch, quantized=2.0)
+    regions = [Region(("conv_a", "conv_b"), 0.5), Region(("conv_c",), 0.0)]
+    monkeypatch.setattr("sardonyx.driver.repair.measure_regions", lambda *_: regions)
+    record = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=PLAIN).record
+    (together,) = [d for d in record.decisions if (d.stage, d.choice) == ("give-back", "float")]
+    assert tuple(together.subjects) == ("conv_a", "conv_b")
+    assert together.reason == (
+        "these 2 nodes quantized alone cost 50.00% of agreement; to measure each would have taken longer than "
+        "give_back_seconds=60, and with more of them fewer nodes may have to go back"
+    )
+
+
 def test_a_metric_of_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     decree(monkeypatch, quantized=2.0)
     source = with_an_outlier_channel()

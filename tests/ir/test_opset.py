@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, version_converter
 
 from sardonyx import ir
+from sardonyx.ir.opset_steps import WIDENED
 from tests.ir.models import RNG, linear, model
 
 X = RNG.standard_normal((1, 4, 6, 6), dtype=np.float32)
@@ -137,3 +138,72 @@ def test_metadata_survives() -> None:
     loaded = ir.load(proto).model
     assert loaded.metadata_props == {"author": "someone"}
     assert loaded.producer_name == "exporter"
+
+
+REDUCED = {"axes": [2, 3], "keepdims": 1}
+RAISED_IN_PLACE = {
+    "reduce mean": [helper.make_node("ReduceMean", ["x"], ["y"], **REDUCED)],
+    "reduce max of all": [helper.make_node("ReduceMax", ["x"], ["y"])],
+    "even split": [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1),
+        helper.make_node("Sub", ["a", "b"], ["y"]),
+    ],
+    "split by sizes": [
+        helper.make_node("Constant", [], ["sizes"], value_ints=[1, 3]),
+        helper.make_node("Split", ["x", "sizes"], ["a", "b"], axis=1),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ],
+    "sizes": [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Reshape", ["x", "s"], ["r"]),
+        helper.make_node("LeakyRelu", ["r"], ["y"], alpha=0.2),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", RAISED_IN_PLACE)
+def test_raised_in_place_as_by_the_converter(name: str) -> None:
+    proto = model(RAISED_IN_PLACE[name], {"x": X.shape}, {"y": None}, opset=14)
+    raised = ir.load(proto).model
+    graph = raised.graph
+    assert ir.ensure_opset(raised, 20) is None
+    assert raised.graph is graph
+    assert raised.opset_imports[""] == 20
+    assert ir.verify(raised) == ()
+    data = ir.serialize(raised)
+    onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    expected = run(proto.SerializeToString(), X)
+    np.testing.assert_array_equal(run(data, X), expected)
+    np.testing.assert_array_equal(
+        run(version_converter.convert_version(proto, 20).SerializeToString(), X), expected, strict=True
+    )
+
+
+def test_shapes_stay_known_where_the_opset_is_raised_in_place() -> None:
+    raised = ir.load(model(RAISED_IN_PLACE["reduce mean"], {"x": X.shape}, {"y": None}, opset=14)).model
+    before = ir.ensure_shapes(raised)
+    ir.ensure_opset(raised, 18)
+    assert ir.ensure_shapes(raised) is before
+
+
+def test_what_is_not_known_to_be_the_same_is_left_to_the_converter() -> None:
+    nodes = [helper.make_node("GridSample", ["x", "grid"], ["y"], mode="bilinear")]
+    raised = ir.load(model(nodes, {"x": X.shape, "grid": [1, 3, 3, 2]}, {"y": None}, opset=16)).model
+    graph = raised.graph
+    assert ir.ensure_opset(raised, 20) is None
+    assert raised.graph is not graph
+    assert raised.graph[0].attributes["mode"].as_string() == "linear"
+
+
+@pytest.mark.parametrize(("op_type", "opset"), [(name, opset) for name, all_ in WIDENED.items() for opset in all_])
+def test_widened_operators_take_what_they_took_before(op_type: str, opset: int) -> None:
+    before, after = onnx.defs.get_schema(op_type, opset - 1), onnx.defs.get_schema(op_type, opset)
+    assert before.since_version < opset == after.since_version
+    assert after.min_input <= before.min_input
+    assert [p.name for p in before.inputs] == [p.name for p in after.inputs][: len(before.inputs)]
+    assert (before.min_output, before.max_output) == (after.min_output, after.max_output)
+    for name, attribute in after.attributes.items():
+        if name in before.attributes:
+            assert attribute.default_value == before.attributes[name].default_value
+        assert not attribute.required or before.attributes[name].required
+    assert before.attributes.keys() <= after.attributes.keys()

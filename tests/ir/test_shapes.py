@@ -131,3 +131,51 @@ def test_attention_with_symbolic_sizes() -> None:
             y = Attention<q_num_heads = 4, kv_num_heads = 2>(q, k, v) }""")
     ir.infer_shapes(model)
     assert shapes(model) == {"y": "FLOAT[N,L,12]"}
+
+
+def _append_neg(model: ir.Model, *, known: bool) -> ir.Value:
+    """Reads the model's output once more."""
+    output = model.graph.outputs[0]
+    node = ir.Node("", "Neg", [output], name="again")
+    node.outputs[0].name = "z"
+    if known:
+        node.outputs[0].type, node.outputs[0].shape = output.type, ir.Shape(output.shape)
+    model.graph.append(node)
+    model.graph.outputs[0] = node.outputs[0]
+    return node.outputs[0]
+
+
+def test_an_edit_that_leaves_a_value_unknown_is_inferred() -> None:
+    model = text("y = Neg(x)")
+    ir.ensure_shapes(model)
+    value = _append_neg(model, known=False)
+    assert ir.ensure_shapes(model).changed
+    assert str(value.shape) == "[N,4]"
+
+
+def test_a_name_that_no_input_has_is_not_known() -> None:
+    model = text("y = Reshape(x, shape)", inputs="float[N, 4] x, int64[1] shape", infos="<float[made_up] y>")
+    ir.ensure_shapes(model)
+    model.graph.inputs.remove(model.graph.inputs[1])
+    shape = ir.add_initializer(model.graph, "fixed", np.array([8]))
+    model.graph[0].replace_input_with(1, shape)
+    assert ir.ensure_shapes(model).changed
+    assert str(model.graph.outputs[0].shape) == "[8]"
+
+
+def test_other_inputs_are_inferred_anew() -> None:
+    model = text("y = Neg(x)", inputs="float[2, 4] x")
+    ir.ensure_shapes(model)
+    model.graph.inputs[0].shape = ir.Shape([3, 4])
+    assert ir.ensure_shapes(model).corrected == ("y",)
+    assert str(model.graph.outputs[0].shape) == "[3,4]"
+
+
+def test_an_edit_that_changes_a_size_is_seen_though_all_sizes_were_known() -> None:
+    model = text("y = Reshape(x, shape)", inputs="float[2, 6] x, int64[2] shape")
+    model.graph.inputs.remove(model.graph.inputs[1])
+    for sizes, name in (([3, 4], "first"), ([12, 1], "second")):
+        model.graph[0].replace_input_with(1, ir.add_initializer(model.graph, name, np.array(sizes)))
+        ir.ensure_shapes(model)
+        assert model.graph.outputs[0].shape is not None
+        assert tuple(model.graph.outputs[0].shape) == tuple(sizes)

@@ -161,3 +161,34 @@ class TestEmbeddings:
     def test_a_collapsed_candidate_agrees_not_at_all(self):
         reference = unit()
         assert agree(reference, np.tile(reference[:1], (24, 1))).value == pytest.approx(0.0, abs=1e-6)
+
+
+def ratings(rows=24, seed=2):
+    """Four ratings on four scales, each of which varies little beside the distance between them."""
+    x = np.random.default_rng(seed).standard_normal((rows, 4))
+    return (np.array([4.7, 5.0, 0.0, 1.0]) + 0.1 * x).astype(np.float32)
+
+
+def test_quantities_on_scales_of_their_own_are_not_precise_because_the_scales_differ():
+    r = ratings()
+    c = r + 0.1 * np.random.default_rng(3).standard_normal(r.shape).astype(np.float32)
+    expected = 1 - ((r - c) ** 2).sum() / ((r - r.mean(0)) ** 2).sum()
+    for parts in (1, len(r)):
+        assert agree(r, c, parts).value == pytest.approx(max(0.0, expected), abs=1e-6)
+    assert ((r - c) ** 2).sum() < 0.01 * ((r - r.mean()) ** 2).sum()
+
+
+def test_one_sample_has_no_variance_within_positions_and_is_judged_by_all_of_it():
+    r = ratings(rows=1) + 10  # none below zero: no class scores
+    expected = 1 - 0.1**2 * 4 / ((r - r.mean()) ** 2).sum()
+    assert agree(r, r + np.float32(0.1)).value == pytest.approx(expected, abs=1e-5)
+
+
+def test_samples_of_another_length_are_judged_about_one_mean():
+    long, short = ratings(), ratings()[:, :3]
+    total = Agreement(["y"])
+    for r in (long, short):
+        total.update([r], [r + np.float32(0.1)])
+    r = np.concatenate([long.ravel(), short.ravel()]).astype(np.float64)
+    expected = 1 - 0.1**2 * r.size / ((r - r.mean()) ** 2).sum()
+    assert total.result().value == pytest.approx(expected, abs=1e-5)

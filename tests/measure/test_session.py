@@ -96,6 +96,30 @@ def test_a_sequence_output_is_an_array_of_objects():
     assert [part.shape for part in parts] == [(1, 1)] * 3
 
 
+def test_a_writer_fills_the_same_arrays_run_after_run(scale_path):
+    with Session(scale_path) as session:
+        rows = np.zeros((3, 1, 3), np.float32)
+        for factor, row in enumerate(rows, 1):
+            write = session.writer({"y": row})
+            write({"x": factor * X})
+            write({"x": np.asfortranarray(factor * X)})
+        np.testing.assert_array_equal(rows[:, 0], 2 * X * np.array([[1], [2], [3]]))
+
+
+def test_a_writer_refuses_other_shapes_and_feeds_that_do_not_fit(scale_path):
+    with Session(scale_path) as session:
+        write = session.writer({"y": np.zeros((2, 3), np.float32)})
+        with pytest.raises(BackendError, match="failed to run"):
+            write({"x": X})
+        with pytest.raises(DataError, match="'x'"):
+            write({"x": X.astype(np.float64)})
+
+
+def test_types_that_numpy_lacks_cannot_be_written_to_arrays():
+    with Session(cast_model(TensorProto.BFLOAT16)) as session:
+        assert session.writer({"z": np.zeros((1, 3), np.int64)}) is None
+
+
 def test_a_missing_file_is_a_load_error(tmp_path):
     with pytest.raises(LoadError, match=r"none\.onnx: no such file"):
         Session(tmp_path / "none.onnx")

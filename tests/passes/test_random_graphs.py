@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from sardonyx import ir
-from sardonyx.pipeline import PassManager, Recipe, Status, available_passes, parse_pipeline
+from sardonyx.errors import PassError
+from sardonyx.pipeline import PassManager, PassRecord, Recipe, Status, available_passes, parse_pipeline
 from tests import models_for_tests as build
 
 SHAPE = (1, 4, 6, 6)
@@ -263,11 +264,18 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return build.proto(nodes, {"x": SHAPE}, outputs, constants)
 
 
+def _shapes_hold(before: ir.Model, after: ir.Model, record: PassRecord) -> None:
+    """Refuses a pass that leaves a value with a type or shape that its node contradicts: later ones rely on them."""
+    corrected = ir.infer_shapes(ir.clone(after)).corrected
+    if corrected:
+        raise PassError(f"{record.name} left stale shapes: {', '.join(corrected)}")
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(source=graphs(), seed=st.integers(0, 1000))
 def test_the_exact_pipeline_keeps_the_function(source: onnx.ModelProto, seed: int) -> None:
     passes = parse_pipeline(Recipe().optimize, available_passes())
-    result = PassManager(passes).run(ir.load(source).model)
+    result = PassManager(passes, hook=_shapes_hold).run(ir.load(source).model)
     assert [r.reason for r in result.records if r.status is Status.UNDONE] == []
     feed = {"x": build.weights(*SHAPE, seed=seed, scale=1.0)}
     for before, after in zip(build.run(source, feed), build.run(result.model, feed), strict=True):

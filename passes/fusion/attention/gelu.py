@@ -9,66 +9,27 @@ from typing import ClassVar
 
 from sardonyx import ir
 from sardonyx.passes.fusion.attention.rule import MICROSOFT, FusedRule, known_dims, same, scalar, shaped
-from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Pattern, Var
+from sardonyx.passes.fusion.gelu import GeluErf, GeluTanh
+from sardonyx.passes.fusion.obstacles import widening
+from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Op, Var
 from sardonyx.passes.rewriting.rule import Editor
 
 GELU_OPSET = 20
 """From here on Gelu is a standard operator, with approximate = none or tanh."""
 
 
-def _halved(gate: Pattern) -> Op:
-    """Half of x times a gate, in the orders that exporters write, and in some that `_factors` tells from them."""
-    x, half = Var("x"), Const("half", 0.5)
-    first = AnyOf(Op("Mul", x, half), Op("Div", x, Const("two", 2.0)), half, x)
-    return Op("Mul", first, AnyOf(gate, Op("Mul", gate, AnyOf(half, x))))
-
-
-_ERF = Op(
-    "Add",
-    Op(
-        "Erf",
-        AnyOf(
-            Op("Div", Var("x"), Const("root", math.sqrt(2))),
-            Op("Mul", Var("x"), Const("inverse_root", 1 / math.sqrt(2))),
-        ),
-    ),
-    Const("one", 1.0),
-    name="gate",
-)
-_CUBE = AnyOf(
-    Op("Pow", Var("x"), Const("three", 3.0)),
-    Op("Mul", Var("x"), Op("Mul", Var("x"), Var("x"))),
-)
-_INNER = Op("Add", Var("x"), Op("Mul", _CUBE, Const("cubic", 0.044715)))
-_TANH = Op(
-    "Add", Op("Tanh", Op("Mul", _INNER, Const("factor", math.sqrt(2 / math.pi)))), Const("one", 1.0), name="gate"
-)
-
-
 class _GeluRule(FusedRule):
     """What rules for Gelu have in common."""
 
     def obstacle(self, found: Match, opset: int) -> str | None:
-        """Refuses opsets that have Gelu, factors that are not 1/2 in all, and other types."""
+        """Refuses opsets that have Gelu, other types, and constants that widen x."""
         if opset >= GELU_OPSET:
             return f"Gelu is a standard operator from opset {GELU_OPSET}, the model has {opset}"
-        if sorted(_factors(found.root.outputs[0], found)) != ["1/2", "gate", "x"]:
-            return f"{found.root.name} is not half of {found.values['x'].name} times the gate"
-        return self.dtype_obstacle(found.values["x"]) or _enlarged(found)
+        return self.dtype_obstacle(found.values["x"]) or widening(found, found.values["x"])
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the operator."""
         return self.make(editor, [found.values["x"]])[0]
-
-
-def _factors(value: ir.Value, found: Match) -> list[str]:
-    """The factors of the product that a match is."""
-    names = {found.values["x"]: "x", found.named["gate"].outputs[0]: "gate"}
-    names |= {found.values[name]: "1/2" for name in ("half", "two") if name in found.values}
-    if value in names:
-        return [names[value]]
-    node = value.producer()
-    return [] if node is None else [f for item in node.inputs if item is not None for f in _factors(item, found)]
 
 
 class Gelu(_GeluRule):
@@ -77,7 +38,7 @@ class Gelu(_GeluRule):
     name = "gelu"
     summary = "decomposed Gelu becomes com.microsoft Gelu below opset 20"
     op_type = "Gelu"
-    pattern: ClassVar[Op] = _halved(_ERF)
+    pattern: ClassVar[AnyOf] = GeluErf.pattern
 
 
 class FastGelu(_GeluRule):
@@ -86,7 +47,7 @@ class FastGelu(_GeluRule):
     name = "fast-gelu"
     summary = "decomposed tanh approximation of Gelu becomes FastGelu below opset 20"
     op_type = "FastGelu"
-    pattern: ClassVar[Op] = _halved(_TANH)
+    pattern: ClassVar[AnyOf] = GeluTanh.pattern
 
 
 class QuickGelu(FusedRule):
@@ -106,21 +67,12 @@ class QuickGelu(FusedRule):
         alpha = scalar(found.values["alpha"]) if "alpha" in found.values else 1.0
         if alpha is None or not math.isfinite(alpha):
             return "alpha is not one finite number"
-        return self.dtype_obstacle(found.values["x"]) or _enlarged(found)
+        return self.dtype_obstacle(found.values["x"]) or widening(found, found.values["x"])
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds QuickGelu."""
         alpha = scalar(found.values["alpha"]) if "alpha" in found.values else 1.0
         return self.make(editor, [found.values["x"]], [ir.AttrFloat32("alpha", alpha or 0.0)])[0]
-
-
-def _enlarged(found: Match) -> str | None:
-    """Why constants of one element may give the result a larger rank than x, or None."""
-    rank = len(shape) if (shape := found.values["x"].shape) is not None else 0
-    for name, value in found.values.items():
-        if name != "x" and value.shape is not None and len(value.shape) > rank:
-            return f"{value.name} has a larger rank than {found.values['x'].name} is known to have"
-    return None
 
 
 class BiasGelu(FusedRule):

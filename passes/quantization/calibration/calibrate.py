@@ -17,9 +17,9 @@ from sardonyx.passes.quantization.calibration.bank import ObserverBank
 from sardonyx.passes.quantization.calibration.calibrators import calibrator
 from sardonyx.passes.quantization.calibration.coverage import Coverage, IndexRange
 from sardonyx.passes.quantization.calibration.extremes import ObservedRange, Observer
+from sardonyx.passes.quantization.calibration.fetching import BATCH_SAMPLES
 from sardonyx.passes.quantization.calibration.storage import Identity, StateFolder
 from sardonyx.passes.quantization.calibration.taps import (
-    BATCH_SAMPLES,
     group_values,
     observe_samples,
     tapped_model,
@@ -33,9 +33,11 @@ LARGEST_MESSAGE = 3 << 29
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How calibration is carried out; none of it changes the result.
+    """How calibration is carried out; of it, `thinning` alone changes the result.
 
     Attributes:
+        thinning: One element in so many is counted in histograms, of values that have many; 1 counts all, which takes
+            longer on small convolutional networks, but sees what is rare. See `batch`.
         workers: Processes to split the samples over; see `sardonyx.passes.quantization.calibration.workers`.
         state: Folder that keeps the state, so that a calibration which was interrupted goes on; None to keep none. The
             samples are then read once more beforehand, to know them by their fingerprint.
@@ -48,9 +50,10 @@ class CalibrationOptions:
     state: Path | None = None
     every: int = 32
     tap_bytes: int = 256 << 20
+    thinning: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("workers", "every", "tap_bytes"):
+        for name in ("workers", "every", "tap_bytes", "thinning"):
             if getattr(self, name) < 1:
                 raise SpecError(f"Calibration with {name}={getattr(self, name)} cannot work.", remedy="Use 1 or more.")
 
@@ -140,8 +143,8 @@ class _Run:
 
     def observe(self, values: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[ObserverBank, int]:
         """Observes a group of values over all samples and returns the observers and the number of samples."""
-        stored = (ObserverBank(values, kinds), Coverage())
-        bank, done = self._state.load(values, kinds) if self._state is not None else stored
+        new = ObserverBank(values, kinds, self._options.thinning)
+        bank, done = self._state.load(new) if self._state is not None else (new, Coverage())
         inputs = {value.name for value in self._model.graph.inputs}
         tapped = tuple(name for name in values if name not in inputs)
         with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
@@ -167,7 +170,8 @@ class _Run:
     def _split(self, tap: ir.Model, tapped: tuple[str, ...], progress: "_Progress", folder: Path) -> None:
         total = self._samples.count()
         bank = progress.bank
-        job = Job(_message(tap, folder), self._session_options, self._samples, bank.values, tapped, bank.kinds)
+        message = _message(tap, folder)
+        job = Job(message, self._session_options, self._samples, bank.values, tapped, bank.kinds, bank.thinning)
 
         def on_result(share: IndexRange, seen: ObserverBank) -> None:
             bank.merge(seen)

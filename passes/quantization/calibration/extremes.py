@@ -8,6 +8,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from sardonyx.passes.quantization.calibration.batch import FloatArray, ValueBatch
+
 MOMENTUM = 0.01
 """Weight of the newest sample in the moving average, as PyTorch's observer of that name has it."""
 WINDOW = 1700
@@ -34,13 +36,17 @@ class Observer(Protocol):
     of several merged observers has seen which.
     """
 
-    def observe(self, values: npt.NDArray[np.floating], sample: int) -> None:
-        """Adds one sample of any shape; the array is not kept.
+    def observe(self, values: FloatArray, sample: int) -> None:
+        """Adds one sample and counts all of its elements; the array is not kept.
 
         Args:
-            values: Float values, of any float dtype; they are taken as float32.
+            values: Float values of any shape and float dtype; they are taken as float32.
             sample: Index of the sample in the data, for what depends on order.
         """
+        self.observe_batch(ValueBatch.of(values, sample))
+
+    def observe_batch(self, batch: ValueBatch) -> None:
+        """Adds samples; their arrays are not kept."""
 
     def merge(self, other: Self) -> None:
         """Adds what another observer of the same kind has seen of other samples."""
@@ -56,21 +62,21 @@ class Observer(Protocol):
         """Returns the range as far as this observer alone decides it; (0, 0) when nothing was seen."""
 
 
-class Extremes:
+class Extremes(Observer):
     """Remembers the smallest and the largest value."""
 
     def __init__(self) -> None:
         self._low = float("inf")
         self._high = float("-inf")
 
-    def observe(self, values: npt.NDArray[np.floating], sample: int) -> None:
-        """Adds one sample. See `Observer.observe`."""
-        if values.size:
-            self._widen(*_extremes(values))
+    def observe_batch(self, batch: ValueBatch) -> None:
+        """Adds samples. See `Observer.observe_batch`."""
+        for piece in batch.pieces():
+            self.widen(*piece.extremes())
 
     def merge(self, other: Self) -> None:
         """Adds what another observer has seen."""
-        self._widen(other._low, other._high)
+        self.widen(other._low, other._high)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Returns what `restore` makes an equal observer of."""
@@ -92,7 +98,13 @@ class Extremes:
         """Whether no NaN or infinity was seen."""
         return self._low > self._high or (math.isfinite(self._low) and math.isfinite(self._high))
 
-    def _widen(self, low: float, high: float) -> None:
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest value; (inf, -inf) when nothing was seen."""
+        return self._low, self._high
+
+    def widen(self, low: float, high: float) -> None:
+        """Adds values of which these are the smallest and the largest, or NaN."""
         if low != low or high != high:
             low = high = math.nan  # one NaN for all: theirs have signs. Comparisons with it are false, so it stays
         self._low = low if low < self._low or low != low else self._low
@@ -102,21 +114,19 @@ class Extremes:
 class FiniteExtremes(Extremes):
     """Remembers the smallest and the largest finite value: infinities and NaN are the same in every float format."""
 
-    def observe(self, values: npt.NDArray[np.floating], sample: int) -> None:
-        """Adds one sample. See `Observer.observe`."""
-        if not values.size:
-            return
-        low, high = _extremes(values)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            values = as_float32(values)
-            values = values[np.isfinite(values)]
-            if not values.size:
-                return
-            low, high = _extremes(values)
-        self._widen(low, high)
+    def observe_batch(self, batch: ValueBatch) -> None:
+        """Adds samples. See `Observer.observe_batch`."""
+        for piece in batch.pieces():
+            low, high = piece.extremes()
+            if math.isfinite(low) and math.isfinite(high):
+                self.widen(low, high)
+                continue
+            finite = piece.values[np.isfinite(piece.values)]
+            if finite.size:
+                self.widen(float(finite.min()) + 0.0, float(finite.max()) + 0.0)
 
 
-class MovingExtremes:
+class MovingExtremes(Observer):
     """The exponential moving average of each sample's extremes, in the order of the samples' indices.
 
     The first sample counts in full, each later one moves the average by `MOMENTUM` of the difference. Only the `WINDOW`
@@ -128,13 +138,16 @@ class MovingExtremes:
         self._seen: dict[int, tuple[float, float]] = {}
         self._all = Extremes()
 
-    def observe(self, values: npt.NDArray[np.floating], sample: int) -> None:
-        """Adds one sample. See `Observer.observe`."""
-        if values.size:
-            self._seen[sample] = _extremes(values)
-            self._all._widen(*self._seen[sample])
-            if len(self._seen) > WINDOW:
-                del self._seen[min(self._seen)]
+    def observe_batch(self, batch: ValueBatch) -> None:
+        """Adds samples. See `Observer.observe_batch`."""
+        for run in batch.runs:
+            for sample, row in enumerate(run.rows(), run.first):
+                own = Extremes()
+                own.observe(row, sample)
+                self._all.merge(own)
+                self._seen[sample] = own.ends
+                if len(self._seen) > WINDOW:
+                    del self._seen[min(self._seen)]
 
     def merge(self, other: Self) -> None:
         """Adds what another observer has seen."""
@@ -174,19 +187,3 @@ class MovingExtremes:
             low += MOMENTUM * (newest[0] - low)
             high += MOMENTUM * (newest[1] - high)
         return ObservedRange(low, high)
-
-
-def as_float32(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Returns values as contiguous float32; float64 beyond its range becomes infinite, and is so reported."""
-    if values.dtype == np.float32:
-        return np.ascontiguousarray(values)
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, np.float32)
-
-
-def _extremes(values: npt.NDArray[np.floating]) -> tuple[float, float]:
-    """Smallest and largest value as float32 knows them; -0 becomes 0, or the result would depend on the order."""
-    low, high = np.minimum.reduce(values, axis=None), np.maximum.reduce(values, axis=None)
-    if values.dtype != np.float32:
-        low, high = as_float32(np.array([low, high]))
-    return float(low) + 0.0, float(high) + 0.0

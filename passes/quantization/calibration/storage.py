@@ -19,7 +19,7 @@ from sardonyx.errors import DataError, SaveError
 from sardonyx.passes.quantization.calibration.bank import ObserverBank
 from sardonyx.passes.quantization.calibration.coverage import Coverage
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _MANIFEST = "calibration.json"
 _DIFFERENT = {"version": "another release", "model": "another model", "data": "other data"}
 
@@ -62,20 +62,23 @@ class StateFolder:
         except OSError as error:
             raise _unwritable(folder, error) from error
 
-    def load(self, values: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[ObserverBank, Coverage]:
-        """Returns the observers of values and the samples they have seen; new ones where nothing is stored.
+    def load(self, new: ObserverBank) -> tuple[ObserverBank, Coverage]:
+        """Returns the stored observers and the samples they have seen; the new ones where nothing is stored.
+
+        Args:
+            new: Observers of the same values, kinds and thinning that have seen nothing.
 
         Raises:
             DataError: If the stored state cannot be read.
         """
-        path = self._path(values, kinds)
+        path = self._path(new)
         if not path.exists():
-            return ObserverBank(values, kinds), Coverage()
+            return new, Coverage()
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 state = {name: arrays[name] for name in arrays.files}
             done = Coverage.of(state.pop("done").tolist())
-            return ObserverBank.restore(values, kinds, state), done
+            return new.restore(state), done
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"The calibration state {path} cannot be read: {error}", remedy="Delete it.") from error
 
@@ -85,7 +88,7 @@ class StateFolder:
         Raises:
             SaveError: If it cannot be written.
         """
-        path = self._path(bank.values, bank.kinds)
+        path = self._path(bank)
         beside = path.with_name(f"{path.name}.{os.getpid()}.new")
         try:
             with beside.open("wb") as file:
@@ -98,8 +101,8 @@ class StateFolder:
             beside.unlink(missing_ok=True)
             raise _unwritable(self.folder, error) from error
 
-    def _path(self, values: tuple[str, ...], kinds: tuple[str, ...]) -> Path:
-        key = hashlib.sha256(json.dumps([values, kinds]).encode()).hexdigest()
+    def _path(self, bank: ObserverBank) -> Path:
+        key = hashlib.sha256(json.dumps([bank.values, bank.kinds, bank.thinning]).encode()).hexdigest()
         return self.folder / f"{key[:16]}.npz"
 
     def _check(self, identity: Identity) -> None:

@@ -7,18 +7,11 @@ from itertools import islice
 import numpy as np
 
 from sardonyx import ir
-from sardonyx.measure import Array, Feed, Session
+from sardonyx.measure import Feed, Session
 from sardonyx.passes.quantization.calibration.bank import ObserverBank
+from sardonyx.passes.quantization.calibration.fetching import BATCH_SAMPLES, Batch, Fetcher
 from sardonyx.passes.quantization.calibration.lifting import Lifter
 from sardonyx.passes.quantization.scopes import named_values
-
-BATCH_BYTES = 1 << 20
-"""Small samples are observed together, as soon as they take so much: what it costs to begin is then paid once."""
-BATCH_SAMPLES = 32
-"""Samples that are observed together at most."""
-
-Batch = list[tuple[int, dict[str, Array]]]
-"""Samples to observe: their indices, and arrays by name."""
 
 
 def tapped_model(model: ir.Model, names: Sequence[str]) -> ir.Model:
@@ -83,22 +76,21 @@ def observe_samples(
     Returns:
         The number of samples.
     """
-    count = size = 0
-    batch: Batch = []
+    count = 0
+    fetcher = Fetcher(session, tapped, bank.values, most)
     running: tuple[Batch, Future[None]] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="observe") as pool:
         for index, feed in feeds:
-            arrays = _arrays(session, tapped, bank.values, feed)
-            batch.append((index, arrays))
+            fetcher.fetch(index, feed)
             count += 1
-            size += sum(array.nbytes for array in arrays.values())
-            if size >= BATCH_BYTES or len(batch) == most:
+            if fetcher.full:
                 _finish(running, on_done)
-                running = batch, pool.submit(bank.observe, batch)
-                batch, size = [], 0
+                batch = fetcher.take()
+                running = batch, pool.submit(bank.observe, batch.runs)
         _finish(running, on_done)
-        if batch:
-            _finish((batch, pool.submit(bank.observe, batch)), on_done)
+        batch = fetcher.take()
+        if batch.samples:
+            _finish((batch, pool.submit(bank.observe, batch.runs)), on_done)
     return count
 
 
@@ -111,13 +103,7 @@ def _finish(running: tuple[Batch, "Future[None]"] | None, on_done: Callable[[Seq
     if running is not None:
         batch, future = running
         future.result()
-        on_done([index for index, _ in batch])
-
-
-def _arrays(session: Session, tapped: Sequence[str], values: Sequence[str], feed: Feed) -> dict[str, Array]:
-    """One sample's values. Inputs are copied: whoever made the feed may fill its arrays anew for the next sample."""
-    fetched = dict(zip(tapped, session.run(feed, tapped), strict=True)) if tapped else {}
-    return {name: fetched[name] if name in fetched else np.array(feed[name]) for name in values}
+        on_done(batch.samples)
 
 
 def _symbols(model: ir.Model, feed: Feed) -> dict[str, int]:

@@ -39,6 +39,7 @@ class Job:
         values: Names of the observed values.
         tapped: Those of them that are outputs of the model.
         kinds: Kinds of observers.
+        thinning: One element in so many is counted.
     """
 
     model: bytes | str
@@ -47,6 +48,11 @@ class Job:
     values: tuple[str, ...]
     tapped: tuple[str, ...]
     kinds: tuple[str, ...]
+    thinning: int
+
+    def bank(self) -> ObserverBank:
+        """Returns observers that have seen nothing yet."""
+        return ObserverBank(self.values, self.kinds, self.thinning)
 
 
 def observe_shares(
@@ -71,7 +77,7 @@ def observe_shares(
         before = len(waiting)
         try:
             for share, state in _results(payload, tuple(waiting), workers):
-                on_result(share, ObserverBank.restore(job.values, job.kinds, state))
+                on_result(share, job.bank().restore(state))
                 waiting.remove(share)
         except _lost_worker() as error:
             failures = failures + 1 if len(waiting) == before else 0
@@ -122,7 +128,7 @@ def _payload(job: Job) -> npt.NDArray[np.uint8]:
 def _observe_share(payload: npt.NDArray[np.uint8], share: IndexRange) -> tuple[IndexRange, BankState]:
     """What a worker does: observes a range of samples and returns its observers' state."""
     job: Job = pickle.loads(payload.data)
-    bank = ObserverBank(job.values, job.kinds)
+    bank = job.bank()
     with Session(job.model, options=job.options) as session:
         feeds = take_samples(job.samples, *share)
         done = observe_samples(session, bank, job.tapped, feeds, lambda indices: None)

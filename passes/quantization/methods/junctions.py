@@ -6,6 +6,7 @@ the layers' weights are multiplied by it. Producers, from x backwards:
     LayerNormalization, Mul, Add with constants of one number a channel    their constants are divided
     Conv, Gemm, MatMul with a constant weight                              rows of their weight, and their bias
     Relu, LeakyRelu, PRelu, pooling                                        f(x / s) = f(x) / s: looked through
+    Clip, such as ReLU6, right behind a Conv, Gemm or MatMul               in channels that are proven not to be held
     Mul(z, Sigmoid(z)), which is SiLU                                      z is divided, and restored for the Sigmoid
 """
 
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 
 from sardonyx import ir
 from sardonyx.passes.base import Refusal
+from sardonyx.passes.quantization.methods.channels import FloatArray
+from sardonyx.passes.quantization.methods.clips import least_scales
 from sardonyx.passes.quantization.methods.layers import Layer, linear_layers
 
 HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 """Operators with f(x / s) = f(x) / s for s > 0 in each channel on its own."""
-CLAMPS = frozenset({"Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Elu", "Softplus", "Erf"})
+CLAMPS = frozenset({"HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Elu", "Softplus", "Erf"})
 """Operators that bend at a fixed value, so that no scale passes."""
 
 
@@ -58,6 +61,7 @@ class Junction:
         consumers: Layers whose weights are multiplied.
         layer: The linear layer that makes x, or None where a normalization or product does.
         gate: The SiLU between them, if any.
+        least: The least scales, shape (channels,), infinity for a channel that must keep 1; None where any will do.
     """
 
     value: ir.Value
@@ -67,6 +71,7 @@ class Junction:
     consumers: tuple[Layer, ...]
     layer: Layer | None
     gate: Gate | None
+    least: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def _junction(value: ir.Value, layers: Mapping[ir.Node, Layer]) -> Junction | st
     traced = _Tracer(layers, channels, axis).trace(value)
     if isinstance(traced, str):
         return traced
-    return Junction(value, channels, axis, tuple(traced.producers), consumers, traced.layer, traced.gate)
+    return Junction(value, channels, axis, tuple(traced.producers), consumers, traced.layer, traced.gate, traced.least)
 
 
 @dataclass
@@ -113,6 +118,8 @@ class _Trace:
     producers: list[Constant]
     layer: Layer | None = None
     gate: Gate | None = None
+    clip: ir.Node | None = None
+    least: FloatArray | None = None
 
 
 class _Tracer:
@@ -131,6 +138,8 @@ class _Tracer:
                 return f"{value.name} is an input of the model"
             if node in self._layers:
                 return self._from_layer(trace, self._layers[node])
+            if trace.clip is not None:
+                return f"{node.op_type} ({node.name}) stands between {trace.clip.name} and a layer"
             step = self._step(trace, node)
             if not isinstance(step, ir.Value):
                 return trace if step is None else step
@@ -171,7 +180,18 @@ class _Tracer:
             if tensor.size != self._channels:
                 return f"the bias {bias.name} is not one number a channel"
             trace.producers.append(Constant(layer.node, 2, -1))
+        if trace.clip is not None:
+            least = least_scales(trace.clip, layer)
+            if isinstance(least, str):
+                return least
+            trace.least = least
         return trace
+
+    def clip(self, trace: _Trace, node: ir.Node) -> ir.Value | str | None:
+        if trace.gate is not None:
+            return f"more than a SiLU lies between {node.name} and the layers"
+        trace.clip = node
+        return node.inputs[0]
 
     def normalization(self, trace: _Trace, node: ir.Node) -> ir.Value | str | None:
         rank = len(node.inputs[0].shape) if node.inputs[0] is not None and node.inputs[0].shape is not None else None
@@ -236,6 +256,7 @@ def _gate(node: ir.Node) -> Gate | None:
 _Step = Callable[[_Tracer, _Trace, ir.Node], "ir.Value | str | None"]
 
 _STEPS: Mapping[str, _Step] = {
+    "Clip": _Tracer.clip,
     "LayerNormalization": _Tracer.normalization,
     "Mul": _Tracer.product,
     "Add": _Tracer.sum,

@@ -50,35 +50,47 @@ class Migration:
     gain: float
 
 
-def search_migration(stats: ChannelStats, layers: Sequence[Layer], gated: ChannelStats | None = None) -> Migration:
+def search_migration(
+    stats: ChannelStats,
+    layers: Sequence[Layer],
+    gated: ChannelStats | None = None,
+    least: FloatArray | None = None,
+) -> Migration:
     """Searches the scales that let the layers which take a value lose least.
 
     Args:
         stats: What was seen of the value's channels.
         layers: The layers; all have as many input channels.
         gated: What was seen of z where the value is SiLU(z).
+        least: The least scale of each channel, infinity for one that must keep 1; None where any will do.
     """
+    limits = np.zeros(stats.low.size) if least is None else least
     estimate = _Estimate(stats, layers, gated)
     best = Migration(np.ones(stats.low.size), None, 1.0)
     without = estimate.error(best.scales)
     for reach in (stats.reach,) if gated is None else (stats.reach, gated.reach):
-        for alpha, scales in _candidates(reach, estimate.weight_reach):
+        for alpha, scales in _candidates(reach, estimate.weight_reach, limits):
             error = estimate.error(scales)
             if error > 0 and without / error > best.gain:
                 best = Migration(scales, alpha, without / error)
     return best
 
 
-def _candidates(reach: FloatArray, weight_reach: FloatArray) -> Iterator[tuple[float, FloatArray]]:
+def _candidates(reach: FloatArray, weight_reach: FloatArray, least: FloatArray) -> Iterator[tuple[float, FloatArray]]:
+    """Yields exponents and scales; channels that must keep 1 are what the others are brought to."""
     live = (reach > 0) & (weight_reach > 0)
+    kept = np.isinf(least)
+    standard = live & kept if (live & kept).any() else live
     reaches = np.log2(reach, out=np.zeros(live.size), where=live)
     weights = np.log2(weight_reach, out=np.zeros(live.size), where=live)
+    lowest = np.ceil(np.log2(np.maximum(np.where(kept, 1.0, least), 2.0**-MOST_DOUBLINGS)))
     for alpha in ALPHAS:
         for beta in (1.0 - alpha, 0.0):
             doublings = alpha * reaches - beta * weights
             if live.any():
-                doublings -= np.median(doublings[live])
-            yield alpha, np.where(live, np.exp2(np.clip(np.rint(doublings), -MOST_DOUBLINGS, MOST_DOUBLINGS)), 1.0)
+                doublings -= np.median(doublings[standard])
+            doublings = np.maximum(np.clip(np.rint(doublings), -MOST_DOUBLINGS, MOST_DOUBLINGS), lowest)
+            yield alpha, np.where(live & ~kept, np.exp2(doublings), 1.0)
 
 
 class _Estimate:

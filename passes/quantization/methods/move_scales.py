@@ -100,7 +100,8 @@ class _Mover:
             return
         migration = self._memory.migrations.get(name)
         if migration is None:
-            migration = self._memory.migrations[name] = search_migration(stats, junction.consumers, gated)
+            migration = search_migration(stats, junction.consumers, gated, junction.least)
+            self._memory.migrations[name] = migration
         least = self._rule.least_gain if junction.gate is None else self._rule.least_gain_gated
         if migration.alpha is None or migration.gain < least:
             self._refuse(f"moving scales at {name} would lower the error {migration.gain:.2f} times only", name)

@@ -6,17 +6,19 @@ Transformers" (ICLR 2023). With the Hessian H = X^T X of the inputs X of a layer
 
 The scales of a block are fitted when its columns are reached, to the weights as they have become by then, and with the
 importances 1 / U_jj^2, which is what an error of column j costs. With `act_order` the columns are taken in the order of
-falling H_jj, and the scales of all blocks are fitted before.
+falling H_jj, and the scales of all blocks are fitted before. Scales and zero points may also be given: then only the
+integers are chosen here.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from sardonyx.errors import PassError
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid, BlockWeight, Float32Array
-from sardonyx.passes.quantization.weight_only.rounding import fit, row_chunks
+from sardonyx.passes.quantization.weight_only.rounding import Choose, fit, row_chunks
 
 CHUNK = 1 << 20
 """Weights that are rounded at a time."""
@@ -83,17 +85,28 @@ def _inverse_factor(hessian: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     return np.triu(np.linalg.inv(upper))
 
 
-def compensated_rounding(weight: Float32Array, grid: BlockGrid, known: Compensation) -> BlockWeight:
-    """Quantizes finite weights (R, K), the rows independently of one another."""
-    parts = [_Rounding(rows, grid, known).run() for rows in row_chunks(weight, CHUNK)]
+def compensated_rounding(
+    weight: Float32Array, grid: BlockGrid, known: Compensation, choose: Choose | None = None
+) -> BlockWeight:
+    """Quantizes finite weights (R, K), the rows independently of one another.
+
+    Args:
+        weight: The weights.
+        grid: The integers.
+        known: What is known of the layer's inputs.
+        choose: Chooses scales and zero points of blocks from the weights alone, like `rounding.fit`; None to fit them
+            for the errors that the inputs make count.
+    """
+    parts = [_Rounding(rows, grid, known, choose).run() for rows in row_chunks(weight, CHUNK)]
     return BlockWeight.concatenate(parts)
 
 
 class _Rounding:
     """Rounds some rows. Columns are kept as rows of `self.left`, so that each is contiguous."""
 
-    def __init__(self, weight: Float32Array, grid: BlockGrid, known: Compensation) -> None:
+    def __init__(self, weight: Float32Array, grid: BlockGrid, known: Compensation, choose: Choose | None) -> None:
         self.grid, self.known = grid, known
+        self.by_block = known.by_block and choose is None
         self.rows, self.columns = weight.shape
         blocks = grid.blocks_of(self.columns)
         self.left = np.ascontiguousarray(weight.T[known.order])
@@ -101,17 +114,18 @@ class _Rounding:
         self.importance = (1 / np.square(known.factor.diagonal())).astype(np.float32)
         self.scale = np.ones((blocks, self.rows), np.float32)
         self.zero_point = np.full((blocks, self.rows), grid.middle, np.float32)
-        if not known.by_block:
+        if not self.by_block:
             importance = np.empty_like(self.importance)
             importance[known.order] = self.importance
-            scale, zero_point = fit(grid.split(weight), grid, self._split_importance(importance))
+            fitted = choose or partial(fit, importance=self._split_importance(importance))
+            scale, zero_point = fitted(grid.split(weight), grid)
             self.scale, self.zero_point = np.ascontiguousarray(scale.T), np.ascontiguousarray(zero_point.T)
 
     def run(self) -> BlockWeight:
-        batch = self.grid.block if self.known.by_block else BATCH
+        batch = self.grid.block if self.by_block else BATCH
         for start in range(0, self.columns, batch):
             stop = min(start + batch, self.columns)
-            if self.known.by_block:
+            if self.by_block:
                 self._fit_block(start, stop)
             errors = self._round_batch(start, stop)
             self.left[stop:] -= self.known.factor[start:stop, stop:].T @ errors

@@ -25,11 +25,11 @@ ITERATIONS = 20
 
 def half_quadratic(weight: Float32Array, grid: BlockGrid) -> BlockWeight:
     """Quantizes finite weights (R, K)."""
-    return quantize_rows(weight, grid, _fit)
+    return quantize_rows(weight, grid, fit_half_quadratic)
 
 
-def _fit(blocks: Float32Array, grid: BlockGrid) -> tuple[Float32Array, Float32Array]:
-    """Chooses scales and zero points (R, B) of blocks (R, B, block)."""
+def fit_half_quadratic(blocks: Float32Array, grid: BlockGrid) -> tuple[Float32Array, Float32Array]:
+    """Chooses scales and zero points (R, B) of finite blocks (R, B, block), like `rounding.fit`."""
     unit, zero = fit(blocks, grid)
     values = blocks / unit[..., None]  # in steps
     step, beta = np.ones_like(unit), BETA

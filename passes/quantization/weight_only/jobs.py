@@ -1,6 +1,6 @@
 """The work on weights: which grid and method for each site, in what order, and what is remembered between passes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sardonyx import ir
@@ -10,12 +10,14 @@ from sardonyx.passes.quantization.weight_only.forms import PACKED, Parts, layout
 from sardonyx.passes.quantization.weight_only.gptq import Compensation, compensated_rounding, compensation
 from sardonyx.passes.quantization.weight_only.gram import gram_matrices, groups
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid, BlockWeight, Float32Array
-from sardonyx.passes.quantization.weight_only.hqq import half_quadratic
-from sardonyx.passes.quantization.weight_only.rounding import round_to_nearest
+from sardonyx.passes.quantization.weight_only.hqq import fit_half_quadratic, half_quadratic
+from sardonyx.passes.quantization.weight_only.rounding import Choose, round_to_nearest
 from sardonyx.passes.quantization.weight_only.sites import Grids, Site, finite
 
-RTN, HQQ, GPTQ = "rtn", "hqq", "gptq"
-METHODS = (RTN, HQQ, GPTQ)
+RTN, HQQ, GPTQ, GPTQ_HQQ = "rtn", "hqq", "gptq", "gptq-hqq"
+METHODS = (RTN, HQQ, GPTQ, GPTQ_HQQ)
+COMPENSATED: Mapping[str, Choose | None] = {GPTQ: None, GPTQ_HQQ: fit_half_quadratic}
+"""Methods that need samples, and what chooses their scales and zero points; None for GPTQ itself."""
 KEY = "sardonyx.weights"
 
 _DATA_FREE = {RTN: round_to_nearest, HQQ: half_quadratic}
@@ -130,13 +132,13 @@ class WeightQuantizer:
         self._known: dict[JobKey, _Stored] = context.memory.setdefault((KEY, hessians), {})
 
     def compensate(self, model: ir.Model, jobs: Iterable[Job]) -> None:
-        """Runs GPTQ for jobs that were not done before, in groups whose HessianOptions fit the memory.
+        """Runs GPTQ for jobs that were not done before, in groups whose Hessians fit the memory.
 
         A weight that several nodes use is rounded for the inputs of the first.
 
         Args:
             model: The float model.
-            jobs: Jobs whose method is GPTQ.
+            jobs: Jobs whose method is one of `COMPENSATED`.
 
         Raises:
             PassError: If the context has no samples.
@@ -199,5 +201,5 @@ class WeightQuantizer:
 
 def _quantize(values: Float32Array, job: Job, known: Compensation | None) -> BlockWeight:
     if known is not None:
-        return compensated_rounding(values, job.grid, known)
+        return compensated_rounding(values, job.grid, known, COMPENSATED[job.method])
     return _DATA_FREE.get(job.method, round_to_nearest)(values, job.grid)

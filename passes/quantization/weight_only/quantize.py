@@ -12,7 +12,15 @@ from sardonyx.passes.quantization.plan import PointKind, QuantPlan, QuantPoint
 from sardonyx.passes.quantization.selection import kept_float
 from sardonyx.passes.quantization.weight_only.forms import Activations, Writer, without_offsets
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid
-from sardonyx.passes.quantization.weight_only.jobs import GPTQ, METHODS, HessianOptions, Job, WeightQuantizer, make_jobs
+from sardonyx.passes.quantization.weight_only.jobs import (
+    COMPENSATED,
+    GPTQ,
+    METHODS,
+    HessianOptions,
+    Job,
+    WeightQuantizer,
+    make_jobs,
+)
 from sardonyx.passes.quantization.weight_only.sites import LOOKUP, RULE, Grids, find_sites
 
 INT8, FLOAT = "int8", "float"
@@ -34,7 +42,8 @@ class QuantizeWeights(Pass):
         offsets: Whether blocks have offsets besides, so that zero points are real numbers: more accurate, about 6 %
             larger and somewhat slower. Not with `symmetric`.
         method: `rtn`: nearest integers, scales of least squared error; `hqq`: scales and zero points that tolerate
-            outliers; `gptq`: rounding errors compensated by what the samples say about the layer's inputs.
+            outliers; `gptq`: rounding errors compensated by what the samples say about the layer's inputs; `gptq-hqq`:
+            the same on the scales and zero points of `hqq`.
         activations: `int8`: kernels may round a product's other operand to 8 bits, which makes them several times as
             fast; `float`: they may not; `auto`: only kernels that the target's table calls slow in float may.
         embeddings: `int8` or `float`.
@@ -94,7 +103,7 @@ class QuantizeWeights(Pass):
         sites, reasons = find_sites(model, context.capabilities, grids, kept_float(model, self.exclude, self.include))
         jobs = make_jobs(sites, grids, self.method)
         quantizer = WeightQuantizer(context, HessianOptions(self.damping, self.act_order))
-        quantizer.compensate(model, [job for job in jobs if job.method == GPTQ])
+        quantizer.compensate(model, [job for job in jobs if job.method in COMPENSATED])
         writer = Writer(model, Activations(self.activations))
         done: list[Job] = []
         for count, job in enumerate(jobs):

@@ -138,11 +138,11 @@ def round_to_nearest(weight: Float32Array, grid: BlockGrid) -> BlockWeight:
     return quantize_rows(weight, grid, fit)
 
 
-def quantize_rows(
-    weight: Float32Array,
-    grid: BlockGrid,
-    choose: Callable[[Float32Array, BlockGrid], tuple[Float32Array, Float32Array]],
-) -> BlockWeight:
+Choose = Callable[[Float32Array, BlockGrid], tuple[Float32Array, Float32Array]]
+"""Chooses scales and zero points (R, B) of blocks (R, B, block), like `fit`."""
+
+
+def quantize_rows(weight: Float32Array, grid: BlockGrid, choose: Choose) -> BlockWeight:
     """Quantizes finite weights (R, K) to the nearest integers of what `choose` says for blocks, like `fit`."""
     parts = [BlockWeight.quantize(grid, rows, *choose(grid.split(rows), grid)) for rows in row_chunks(weight, CHUNK)]
     return BlockWeight.concatenate(parts)

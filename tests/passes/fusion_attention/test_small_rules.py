@@ -179,11 +179,10 @@ def test_what_becomes_what(case: str) -> None:
 @pytest.mark.parametrize(
     "make", [lambda: gelu("quarter"), lambda: gelu("square")], ids=["half times half", "x times x"]
 )
-def test_products_that_are_not_gelu_are_refused(make: Callable[[], onnx.ModelProto]) -> None:
+def test_products_that_are_not_gelu_are_left_alone(make: Callable[[], onnx.ModelProto]) -> None:
     source = make()
     model, result = fused(source, "gelu", "bias-gelu")
     assert not result.modified
-    assert any("is not half of x times the gate" in refusal.reason for refusal in result.refusals)
     assert "Erf" in build.operators(model)
 
 

@@ -23,6 +23,7 @@ node = helper.make_node
 C = 8
 SPREAD = np.exp2(np.linspace(-5, 5, C)).astype(np.float32)
 """Channels whose ranges differ a thousandfold."""
+NARROW = SPREAD / SPREAD.max()
 EAGER = Equalize(least_gain=1.01, least_gain_gated=1.01)
 
 ACTIVATIONS: dict[str, list[onnx.NodeProto]] = {
@@ -131,7 +132,7 @@ class TestEqualize:
     @pytest.mark.parametrize(
         ("middle", "constants", "reason"),
         [
-            ([node("Clip", ["z", "zero", "six"], ["a"], name="clip")], {}, "bends at a fixed value"),
+            ([node("Clip", ["z", "zero", "six"], ["a"], name="clip")], {}, "x has no known bounds"),
             ([node("Tanh", ["z"], ["a"], name="tanh")], {}, "bends at a fixed value"),
             ([node("Softmax", ["z"], ["a"], axis=1, name="softmax")], {}, "Softmax .softmax. lets no scale pass"),
             ([node("Relu", ["z"], ["a"]), node("Neg", ["a"], ["more"])], {}, "a is also taken by Neg"),
@@ -194,6 +195,96 @@ def transformer(*, bias: bool = True) -> onnx.ModelProto:
     if bias:
         constants["beta"] = build.weights(C, seed=3) * SPREAD
     return build.proto(nodes, {"x": ["N", "T", C]}, {"yq": None, "yk": None}, constants)
+
+
+def relu6_chain(
+    spread: np.ndarray[Any, Any] = NARROW, bounds: tuple[float, float] = (0.0, 6.0), offset: float = 0.0
+) -> onnx.ModelProto:
+    """ReLU6, a depthwise Conv whose channels differ in range, a Clip, and a Conv that makes up for it."""
+    constants = {
+        "low": np.float32(0),
+        "six": np.float32(6),
+        "bottom": np.float32(bounds[0]),
+        "top": np.float32(bounds[1]),
+        "w1": build.weights(C, 1, 3, 3, seed=1, scale=4.0) * spread.reshape(-1, 1, 1, 1),
+        "b1": build.weights(C, seed=2) * spread + np.float32(offset),
+        "w2": (build.weights(4, C, 1, 1, seed=3) / SPREAD.reshape(1, -1, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        node("Clip", ["x", "low", "six"], ["held"], name="relu6"),
+        node("Conv", ["held", "w1", "b1"], ["z"], name="depthwise", group=C, pads=[1, 1, 1, 1]),
+        node("Clip", ["z", "bottom", "top"], ["a"], name="clip"),
+        node("Conv", ["a", "w2"], ["y"], name="pointwise"),
+    ]
+    constants = {name: np.asarray(value, np.float32) for name, value in constants.items()}
+    return build.proto(nodes, {"x": ["N", C, "H", "H"]}, {"y": None}, constants)
+
+
+def wide_feeds(count: int = 4, size: int = 9) -> list[dict[str, Any]]:
+    return [{"x": build.weights(2, C, size, size, seed=seed, scale=2.0)} for seed in range(count)]
+
+
+class TestEqualizeThroughClip:
+    """A Clip is passed in the channels that no input brings to its bounds, and in no other."""
+
+    @pytest.mark.parametrize("bounds", [(0.0, 6.0), (-6.0, 6.0), (-20.0, 0.0)], ids=["relu6", "both", "below"])
+    def test_keeps_the_function_beyond_the_samples(self, bounds: tuple[float, float]) -> None:
+        source = relu6_chain(bounds=bounds)
+        model, result = apply(source, EAGER, wide_feeds())
+        assert result.stats == {"folded": 1}
+        assert build.operators(model) == ["Clip", "Conv", "Clip", "Conv"]
+        extremes = [np.full((1, C, 5, 5), value, np.float32) for value in (-1e9, 3.0, 6.0, 1e9, np.nan)]
+        for feed in (*wide_feeds(size=13), *({"x": array} for array in extremes)):
+            before, after = build.run(source, feed)[0], build.run(model, feed)[0]
+            np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+    def test_golden(self) -> None:
+        source = relu6_chain()
+        model, _ = apply(source, EAGER, wide_feeds())
+        depthwise = next(n for n in model.graph if n.name == "depthwise")
+        new, old = ir.constant_tensor(depthwise.inputs[1]), onnx.numpy_helper.to_array(source.graph.initializer[4])  # type: ignore[arg-type]
+        assert new is not None
+        scales = (old / new.numpy()).reshape(C, -1)[:, 0]
+        highest = np.maximum(old, 0).sum(axis=(1, 2, 3)) * 6
+        np.testing.assert_array_equal(np.exp2(np.rint(np.log2(scales))), scales)
+        assert (highest > 6.5).any()
+        assert (scales[highest > 6.5] == 1).all()
+        assert (highest < 0.5).any()
+        assert (scales[highest < 0.5] < 1).all()
+
+    @pytest.mark.parametrize(
+        ("source", "reason"),
+        [
+            (relu6_chain(spread=SPREAD * 100), "clip. bends at a fixed value, which each of its channels may reach"),
+            (relu6_chain(bounds=(1.0, 6.0)), "clip. holds its values between 1 and 6, without zero"),
+            (relu6_chain(offset=7.0), "each of its channels may reach"),
+            (relu6_chain(offset=float("nan")), "each of its channels may reach"),
+        ],
+        ids=["weights", "bounds", "bias", "nan"],
+    )
+    def test_refusals(self, source: onnx.ModelProto, reason: str) -> None:
+        digest = ir.digest(ir.load(source).model)
+        model, result = apply(source, EAGER, wide_feeds())
+        assert not result.modified
+        assert ir.digest(model) == digest
+        assert any(re.search(reason, refusal.reason) for refusal in result.refusals)
+
+    def test_a_relu_between_the_layer_and_the_clip_is_refused(self) -> None:
+        source = relu6_chain()
+        source.graph.node[1].output[0] = "raw"
+        source.graph.node.insert(2, node("Relu", ["raw"], ["z"], name="relu"))
+        _, result = apply(source, EAGER, wide_feeds())
+        assert not result.modified
+        assert any("Relu (relu) stands between clip" in refusal.reason for refusal in result.refusals)
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.lists(st.floats(-6, 3), min_size=C, max_size=C), st.floats(-2, 2), st.integers(0, 1000))
+    def test_random_channels_keep_the_function(self, doublings: list[float], offset: float, seed: int) -> None:
+        source = relu6_chain(spread=np.exp2(doublings), offset=offset)
+        model, _ = apply(source, EAGER, wide_feeds(2))
+        feed = {"x": build.weights(1, C, 9, 9, seed=seed, scale=50.0)}
+        before, after = build.run(source, feed)[0], build.run(model, feed)[0]
+        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5 * np.abs(before).max())
 
 
 class TestSmoothQuant:

@@ -14,6 +14,7 @@ from sardonyx.passes.quantization.weight_only import gptq
 from sardonyx.passes.quantization.weight_only.gptq import compensated_rounding, compensation
 from sardonyx.passes.quantization.weight_only.gram import gram_matrices, groups
 from sardonyx.passes.quantization.weight_only.grid import BlockGrid, BlockWeight
+from sardonyx.passes.quantization.weight_only.hqq import fit_half_quadratic, half_quadratic
 from sardonyx.passes.quantization.weight_only.rounding import round_to_nearest
 from tests import models_for_tests as build
 
@@ -53,6 +54,16 @@ def test_the_factor_is_that_of_the_inverse() -> None:
 def test_outputs_are_much_closer_than_with_nearest_integers(grid: BlockGrid, act_order: bool) -> None:
     known = compensation(X.T @ X, damping=0.01, act_order=act_order)
     assert output_error(compensated_rounding(WEIGHT, grid, known)) < 0.6 * output_error(round_to_nearest(WEIGHT, grid))
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("grid", [GRID, BlockGrid(4, 16, offsets=True)], ids=str)
+def test_grids_that_are_given_stay_and_only_integers_move(grid: BlockGrid, act_order: bool) -> None:
+    known = compensation(X.T @ X, damping=0.01, act_order=act_order)
+    plain, found = half_quadratic(WEIGHT, grid), compensated_rounding(WEIGHT, grid, known, fit_half_quadratic)
+    np.testing.assert_array_equal(found.scale, plain.scale)
+    np.testing.assert_array_equal(found.zero_point, plain.zero_point)
+    assert output_error(found) < 0.7 * output_error(plain)
 
 
 def test_uncorrelated_inputs_leave_nothing_to_compensate() -> None:

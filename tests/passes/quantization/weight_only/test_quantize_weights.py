@@ -285,6 +285,10 @@ class TestGptq:
     def test_it_is_closer_on_samples_it_has_not_seen(self, act_order: bool) -> None:
         assert self.loss(dataclasses.replace(GPTQ, act_order=act_order)) < 0.85 * self.loss(RTN)
 
+    def test_on_the_grids_of_hqq(self) -> None:
+        hqq = dataclasses.replace(RTN, method="hqq")
+        assert self.loss(dataclasses.replace(GPTQ, method="gptq-hqq")) < 0.9 * self.loss(hqq)
+
     def test_the_plan_says_what_was_done(self) -> None:
         _, result = quantized(mlp(), GPTQ, feeds=self.feeds)
         plan = QuantPlan.from_dict(result.details["plan"])
