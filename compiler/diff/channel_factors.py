@@ -1,7 +1,7 @@
 """Factors by channel between two forms of a value: whether one is the other times a positive number per channel."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,8 @@ from sardonyx.measure import Array
 _FEWEST = 2
 """Elements of a channel, over all samples, from which it can be told whether a factor fits."""
 _MOST_CHANNELS = 1 << 16
+_BLOCK = 1 << 16
+"""Elements that are multiplied at a time, in float64."""
 _EXPLAINED = 0.5
 """Relative error that may remain, as a share of that without factors, for factors to be what explains it."""
 _LEAST, _MOST = 1e-4, 0.3
@@ -54,12 +56,30 @@ def spread(factors: Sums, axis: int, rank: int) -> Sums:
 
 @dataclass
 class _AxisSums:
-    """Sums over samples of products of two values, by channel."""
+    """Sums over samples of products of two values, by channel.
 
-    first: Sums
-    both: Sums
-    second: Sums
+    Attributes:
+        products: Of the first with itself, of both, and of the second with itself; shape [3, channels of each axis].
+        count: Elements of a channel.
+    """
+
+    products: Sums
     count: int = 0
+
+    @property
+    def first(self) -> Sums:
+        """Power of the first value."""
+        return np.asarray(self.products[0])
+
+    @property
+    def both(self) -> Sums:
+        """Product of both."""
+        return np.asarray(self.products[1])
+
+    @property
+    def second(self) -> Sums:
+        """Power of the second."""
+        return np.asarray(self.products[2])
 
 
 @dataclass
@@ -80,14 +100,14 @@ class ChannelSums:
             return
         if self._axes is None:
             self._rank = reference.ndim
-            self._axes = {axes: _no_sums(_sizes(reference, axes)) for axes in _candidate_axes(reference.shape)}
+            self._axes = {
+                axes: _AxisSums(np.zeros((3, *_sizes(reference, axes)))) for axes in _candidate_axes(reference.shape)
+            }
         elif reference.ndim != self._rank:
             self._axes = {}
-        for axes in list(self._axes):
-            if _sizes(reference, axes) != self._axes[axes].first.shape:
-                del self._axes[axes]
-            else:
-                _add(self._axes[axes], axes, reference, candidate)
+        self._axes = {axes: sums for axes, sums in self._axes.items() if _sizes(reference, axes) == sums.first.shape}
+        if self._axes:
+            _add(self._axes, reference, candidate)
 
     def rescaling(self) -> Rescaling | None:
         """Returns the factors that explain most of the difference; None where none explain the better part of it."""
@@ -108,19 +128,22 @@ def _sizes(array: Array, axes: Axes) -> tuple[int, ...]:
     return tuple(array.shape[axis] for axis in axes)
 
 
-def _no_sums(sizes: tuple[int, ...]) -> _AxisSums:
-    return _AxisSums(np.zeros(sizes), np.zeros(sizes), np.zeros(sizes))
-
-
-def _add(sums: _AxisSums, axes: Axes, reference: Array, candidate: Array) -> None:
-    every = list(range(reference.ndim))
-    sums.count += reference.size // max(sums.first.size, 1)
-    for total, a, b in (
-        (sums.first, reference, reference),
-        (sums.both, reference, candidate),
-        (sums.second, candidate, candidate),
-    ):
-        total += np.einsum(a, every, b, every, list(axes), dtype=np.float64)
+def _add(found: Mapping[Axes, _AxisSums], reference: Array, candidate: Array) -> None:
+    """Adds one sample, a block of its longest axis at a time: every product is made once for all axes."""
+    longest = int(np.argmax(reference.shape))
+    step = max(1, _BLOCK * reference.shape[longest] // reference.size)
+    for sums in found.values():
+        sums.count += reference.size // max(sums.first.size, 1)
+    for start in range(0, reference.shape[longest], step):
+        block = slice(start, start + step)
+        part = (*[slice(None)] * longest, block)
+        a, b = reference[part].astype(np.float64), candidate[part].astype(np.float64)
+        totals = {tuple(range(a.ndim)): np.stack((a * a, a * b, b * b))}
+        for axes in sorted(found, key=len, reverse=True):
+            wider = next(kept for kept in reversed(totals) if set(axes) <= set(kept))
+            others = tuple(index + 1 for index, axis in enumerate(wider) if axis not in axes)
+            totals[axes] = totals[wider].sum(others)
+            found[axes].products[:, *(block if axis == longest else slice(None) for axis in axes)] += totals[axes]
 
 
 def _fit(axes: Axes, sums: _AxisSums) -> Rescaling | None:

@@ -88,8 +88,8 @@ class Comparison:
         measuring = Measuring(self.before, self.after, self.inputs, options)
         measured, count = measuring.measure(self.plan.checkpoints, samples)
 
-        def again(points: Sequence[Checkpoint], rescaled: Rescalings) -> Mapping[str, Measured]:
-            return measuring.measure(points, samples, rescaled)[0]
+        def again(points: Sequence[Checkpoint], rescaled: Rescalings, local_only: bool) -> Mapping[str, Measured]:
+            return measuring.measure(points, samples, rescaled, local_only=local_only)[0]
 
         outputs = [value.name or "" for value in self.after.graph.outputs]
         settled = settle(self.plan, measured, outputs, again)

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 
@@ -46,6 +47,11 @@ class Measured:
     channels: ChannelSums = field(default_factory=ChannelSums)
     failed: str = ""
 
+    @classmethod
+    def at(cls, point: Checkpoint) -> Self:
+        """Returns what is known of a checkpoint before anything ran."""
+        return cls(ErrorAccumulator([point.after], top1=False), ErrorAccumulator([point.after], top1=False))
+
     def take_in(self, reference: Array, candidate: Array, *, ranged: bool) -> None:
         """Compares a value of both models for one sample; if `ranged`, notes the range of the first model's."""
         compare_arrays(self.total, reference, candidate)
@@ -53,6 +59,9 @@ class Measured:
         if ranged:
             self.extent.update(reference)
 
+
+Batch = list[tuple[Feed, Mapping[str, Array]]]
+"""Samples, each with the first model's values that are needed."""
 
 _NONE: Mapping[str, Rescaling] = MappingProxyType({})
 
@@ -73,7 +82,12 @@ class Measuring:
         self._inputs = inputs
 
     def measure(
-        self, points: Sequence[Checkpoint], samples: Samples, rescaled: Mapping[str, Rescaling] = _NONE
+        self,
+        points: Sequence[Checkpoint],
+        samples: Samples,
+        rescaled: Mapping[str, Rescaling] = _NONE,
+        *,
+        local_only: bool = False,
     ) -> tuple[dict[str, Measured], int]:
         """Compares at some places.
 
@@ -82,11 +96,12 @@ class Measuring:
             samples: Feeds of the first model.
             rescaled: What the first model's value is multiplied by before it is compared with the second model's value
                 of a name, or given to its readers.
+            local_only: Whether to measure only the errors that nodes make when they are given the first model's values.
 
         Returns:
             What was measured by the name of the second model's value, and the number of samples.
         """
-        measured = {p.after: Measured(ErrorAccumulator([p.after]), ErrorAccumulator([p.after])) for p in points}
+        measured = {point.after: Measured.at(point) for point in points}
         first = next(iter(samples), None)
         if first is None:
             raise DataError(f"{samples.what}: there are no samples.", remedy="Provide at least one.")
@@ -95,37 +110,35 @@ class Measuring:
         for group in group_values(self._before, names, first, self._options.budget_bytes):
             wanted = frozenset(group)
             chunk = [p for p in points if p.before in wanted]
-            count = self._chunk(chunk, samples, measured, rescaled)
+            count = 0
+            for batch in self._batches(chunk, samples):
+                count += len(batch)
+                if not local_only:
+                    self._total(chunk, batch, measured, rescaled)
+                self._local(chunk, [known for _, known in batch], measured, rescaled)
             done += len(chunk)
             if self._options.progress is not None:
                 self._options.progress(done, len(points), "drift")
         return measured, count or samples.count()
 
-    def _chunk(
+    def _total(
         self,
         chunk: Sequence[Checkpoint],
-        samples: Samples,
+        batch: Batch,
         measured: Mapping[str, Measured],
         rescaled: Mapping[str, Rescaling],
-    ) -> int:
+    ) -> None:
+        """Runs the second model from its inputs, and compares."""
         outputs = list(dict.fromkeys(p.after for p in chunk))
-        count = 0
-        for batch in self._batches(chunk, samples):
-            count += len(batch)
-            part, _ = cut_model(self._after, outputs)
-            with opened_part(part, self._options) as session:
-                for feed, known in batch:
-                    given = {self._inputs.get(name, name): array for name, array in feed.items()}
-                    arrays = session.run(fitting(session, given), outputs)
-                    for point, array in zip(chunk, arrays, strict=True):
-                        reference = _scaled(known[point.before], rescaled.get(point.after))
-                        measured[point.after].take_in(reference, array, ranged=point.quantizer is not None)
-            self._local(chunk, [known for _, known in batch], measured, rescaled)
-        return count
+        part, _ = cut_model(self._after, outputs)
+        with opened_part(part, self._options) as session:
+            for feed, known in batch:
+                given = {self._inputs.get(name, name): array for name, array in feed.items()}
+                for point, array in zip(chunk, session.run(fitting(session, given), outputs), strict=True):
+                    reference = _scaled(known[point.before], rescaled.get(point.after))
+                    measured[point.after].take_in(reference, array, ranged=point.quantizer is not None)
 
-    def _batches(
-        self, chunk: Sequence[Checkpoint], samples: Samples
-    ) -> Iterator[list[tuple[Feed, Mapping[str, Array]]]]:
+    def _batches(self, chunk: Sequence[Checkpoint], samples: Samples) -> Iterator[Batch]:
         """Yields as many samples as fit, with the first model's values that a chunk needs."""
         inputs = {value.name for value in self._before.graph.inputs}
         needed = dict.fromkeys(name for p in chunk for name in (p.before, *p.before_reads))
@@ -133,7 +146,7 @@ class Measuring:
         part = cut_model(self._before, taps)[0] if taps else None
         feeds = iter(samples)
         while True:
-            batch: list[tuple[Feed, Mapping[str, Array]]] = []
+            batch: Batch = []
             used = 0
             with nullcontext() if part is None else opened_part(part, self._options) as session:
                 for passing in feeds:

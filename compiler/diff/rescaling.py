@@ -27,7 +27,8 @@ _MARGIN = 2.0
 Rescalings = Mapping[str, Rescaling]
 """By the name of the second model's value."""
 
-Remeasure = Callable[[Sequence[Checkpoint], Rescalings], Mapping[str, Measured]]
+Remeasure = Callable[[Sequence[Checkpoint], Rescalings, bool], Mapping[str, Measured]]
+"""Measures at some places with given factors; if the last is true, only the errors that their own nodes make."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def settle(plan: Plan, measured: Mapping[str, Measured], outputs: Iterable[str],
         plan: All places.
         measured: What was measured at each.
         outputs: Names of the second model's outputs, which are never rescaled.
-        again: Measures at some places with given factors.
+        again: Measures anew.
     """
     strict = frozenset(outputs)
     found = {p.after: measured[p.after].channels.rescaling() for p in plan.checkpoints if p.after not in strict}
@@ -73,7 +74,7 @@ def settle(plan: Plan, measured: Mapping[str, Measured], outputs: Iterable[str],
         return Settled(measured)
     constants: dict[ir.Value, tuple[Sums, Checkpoint]] = {}
     points = [_rescaled_constants(p, kept, constants) for p in plan.checkpoints if _touched(p, kept)]
-    return Settled({**measured, **again(points, kept)}, kept, constants)
+    return Settled({**measured, **again(points, kept, False)}, kept, constants)
 
 
 def _touched(point: Checkpoint, supposed: Rescalings) -> list[str]:
@@ -114,7 +115,7 @@ def _confirmed(plan: Plan, supposed: Rescalings, again: Remeasure) -> Rescalings
         if point.after not in supposed and (read := [name for name in point.after_reads if name in supposed])
     }
     points = [point for point, _ in readers.values()]
-    plain, given = again(points, {}), again(points, supposed)
+    plain, given = again(points, {}, True), again(points, supposed, True)
     votes: dict[str, list[bool]] = defaultdict(list)
     for name, (_, read_value) in readers.items():
         errors = _local(plain[name]), _local(given[name])

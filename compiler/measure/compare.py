@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sardonyx.measure.feeds import Array
 
-_CHUNK = 1 << 18  # elements converted to float64 at a time, which bounds the memory beyond the outputs
+_CHUNK = 1 << 15  # elements converted to float64 at a time, which stay in the cache
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ class ErrorAccumulator:
 
     Args:
         names: The names of the outputs.
+        top1: Whether `top1_agreement` is wanted.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, top1: bool = True) -> None:
         self._names = tuple(names)
-        self._sums = tuple(_Sums() for _ in self._names)
+        self._sums = tuple(_Sums(top1=top1) for _ in self._names)
 
     def update(self, reference: Sequence[Array], candidate: Sequence[Array]) -> None:
         """Takes in the outputs of one sample.
@@ -107,6 +109,7 @@ class ErrorAccumulator:
 class _Sums:
     """Running sums of one output."""
 
+    top1: bool = True
     samples: int = 0
     equal: bool = True
     nonfinite: int = 0
@@ -121,11 +124,12 @@ class _Sums:
     dd: float = 0.0
     rows: int = 0
     same_rows: int = 0
-    types: tuple[tuple[int, ...], tuple[int, ...], str, str] = field(default=((), (), "", ""))
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    dtypes: tuple[np.dtype[Any] | str, np.dtype[Any] | str] = ("", "")
 
     def update(self, reference: Array, candidate: Array) -> None:
         sample, self.samples = self.samples, self.samples + 1
-        self.types = (reference.shape, candidate.shape, str(reference.dtype), str(candidate.dtype))
+        self.shapes, self.dtypes = (reference.shape, candidate.shape), (reference.dtype, candidate.dtype)
         difference = mismatch(reference, candidate)
         if difference:
             self.equal = False
@@ -135,7 +139,7 @@ class _Sums:
             self._add(r, c)
         if self.nonfinite:
             self.reason = self.reason or f"sample {sample}: NaN or Inf that the other side does not have"
-        if reference.dtype.kind == "f" and reference.ndim and reference.shape[-1] > 1 and reference.size:
+        if self.top1 and reference.dtype.kind == "f" and reference.ndim and reference.shape[-1] > 1 and reference.size:
             same = reference.argmax(-1) == candidate.argmax(-1)
             self.rows += same.size
             self.same_rows += int(same.sum())
@@ -154,18 +158,16 @@ class _Sums:
             return
         with np.errstate(over="ignore"):  # float64 outputs may overflow their squares
             d = np.abs(r - c)
-            nonzero = r != 0
             self.count += r.size
             self.abs_sum += float(d.sum())
             self.abs_max = max(self.abs_max, float(d.max()))
-            self.rel_max = max(self.rel_max, float((d[nonzero] / np.abs(r[nonzero])).max(initial=0.0)))
+            self.rel_max = max(self.rel_max, _largest_relative(d, np.abs(r)))
             self.rr += _dot(r, r)
             self.cc += _dot(c, c)
             self.rc += _dot(r, c)
             self.dd += _dot(d, d)
 
     def result(self, name: str) -> OutputError:
-        reference_shape, candidate_shape, reference_dtype, candidate_dtype = self.types
         return OutputError(
             name=name,
             ok=not self.reason,
@@ -178,10 +180,10 @@ class _Sums:
             cosine=_cosine(self.rr, self.cc, self.rc),
             sqnr_db=_decibel(self.rr, self.dd),
             top1_agreement=self.same_rows / self.rows if self.rows else None,
-            reference_shape=reference_shape,
-            candidate_shape=candidate_shape,
-            reference_dtype=reference_dtype,
-            candidate_dtype=candidate_dtype,
+            reference_shape=self.shapes[0],
+            candidate_shape=self.shapes[1],
+            reference_dtype=str(self.dtypes[0]),
+            candidate_dtype=str(self.dtypes[1]),
             samples=self.samples,
             nonfinite=self.nonfinite,
         )
@@ -190,6 +192,11 @@ class _Sums:
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """The inner product without BLAS, whose threads wait for each other many times as long where cores are busy."""
     return float(np.einsum("i,i->", a, b))
+
+
+def _largest_relative(difference: NDArray[np.float64], size: NDArray[np.float64]) -> float:
+    """The largest quotient where the size is not zero: by arithmetic, which is ten times as quick as selecting."""
+    return float((difference * (size != 0) / np.maximum(size, np.finfo(np.float64).smallest_subnormal)).max())
 
 
 def same_bits(a: Array, b: Array) -> bool:

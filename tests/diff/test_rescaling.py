@@ -96,6 +96,18 @@ def test_factors_of_channels() -> None:
     np.testing.assert_allclose(found.of(value), value * np.array([[0.5], [2], [4]]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 300, 3, 200), (1, 3, 300, 200)])
+def test_factors_of_channels_of_a_value_that_is_read_in_blocks(shape: tuple[int, ...]) -> None:
+    value = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    factors = np.geomspace(0.25, 4.0, shape[1])
+    sums = ChannelSums()
+    sums.update(value, (value * factors[:, None, None]).astype(np.float32))
+    found = sums.rescaling()
+    assert found is not None
+    assert found.axes == (1,)
+    np.testing.assert_allclose(found.factors, factors, rtol=1e-6)
+
+
 @pytest.mark.parametrize("change", ["equal", "negative", "noise", "one element a channel", "integers"])
 def test_no_factors_where_they_explain_nothing(change: str) -> None:
     generator = np.random.default_rng(0)

@@ -138,3 +138,14 @@ def test_the_reason_names_the_first_bad_sample():
 def test_a_missing_output_is_refused():
     with pytest.raises(ValueError, match="shorter"):
         compare([np.zeros(1), np.zeros(1)], [np.zeros(1)], ["a", "b"])
+
+
+def test_elements_whose_reference_is_zero_take_no_part_in_the_relative_error():
+    error = one(np.array([0.0, 5e-324, 2.0, 0.0]), np.array([9.0, 5e-324, 3.0, 0.0]))
+    assert error.max_rel == 0.5
+
+
+def test_the_share_of_equal_argmax_is_left_out_on_demand():
+    errors = ErrorAccumulator(["y"], top1=False)
+    errors.update([np.eye(3, dtype=np.float32)], [np.eye(3, dtype=np.float32)])
+    assert errors.result()[0].top1_agreement is None
