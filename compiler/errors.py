@@ -23,7 +23,8 @@ class SardonyxError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        ended = self.message if self.message.endswith((".", "!", "?", ":")) else f"{self.message}."
+        return f"{ended} {self.remedy}" if self.remedy else self.message
 
 
 class UsageError(SardonyxError):

@@ -9,7 +9,7 @@ import onnx_ir as oir
 
 from sardonyx.errors import LoadError, UsageError, VerifyError
 from sardonyx.ir.external_data import check_extents, map_external_data
-from sardonyx.ir.graphs import clone, paused_gc, root_cause
+from sardonyx.ir.graphs import all_graphs, clone, paused_gc, root_cause
 from sardonyx.ir.lean import lean_proto, restore_tensors
 from sardonyx.ir.opset import FIRST_PER_CHANNEL_OPSET, needed_ir_version, newest_opset, raise_opset
 from sardonyx.ir.proto_repair import rename_duplicates
@@ -62,6 +62,7 @@ def load(source: object, *, opset: int | None = DEFAULT_OPSET) -> LoadedModel:
     else:
         repairs = ()
         model = _copy(_model_of(source))
+    _require_defined(model, str(path or "the given model"))
     map_external_data(model, path)
     repairs += repair_model(model) + _infer(model)
     if opset is not None:
@@ -119,6 +120,17 @@ def _from_proto(proto: onnx.ModelProto, source: str) -> oir.Model:
         raise LoadError(
             f"{source} is not a valid graph: {root_cause(error)}", remedy="Export the model again."
         ) from error
+
+
+def _require_defined(model: oir.Model, source: str) -> None:
+    for node in (node for graph in all_graphs(model) for node in graph):
+        for value in node.inputs:
+            if value is not None and value.producer() is None and value.graph is None:
+                raise LoadError(
+                    f"{source}: the node {node.name!r} ({node.op_type}) reads {value.name!r}, which no node computes "
+                    "and which is neither an input nor an initializer.",
+                    remedy="Export the model again, or add what is missing.",
+                )
 
 
 def _copy(source: oir.Model) -> oir.Model:

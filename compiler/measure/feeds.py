@@ -65,7 +65,7 @@ def _check_array(value: object, spec: TensorSpec, where: str) -> None:
         return
     if not isinstance(value, np.ndarray | np.generic):
         raise DataError(
-            f"{where} is a {type(value).__name__}, not a numpy array.",
+            f"{where} is of type {type(value).__name__}, not a numpy array.",
             remedy=f"Wrap it: np.asarray(value, dtype={spec.dtype.name!r}).",
         )
     _check_dtype(value.dtype, spec.dtype, where)

@@ -29,7 +29,7 @@ def import_function(spec: str) -> Callable[..., Any]:
     """
     found = import_object(spec, what="function")
     if not callable(found):
-        raise DataError(f"{spec} is a {type(found).__name__}.", remedy="Name a function instead.")
+        raise DataError(f"{spec} is of type {type(found).__name__}.", remedy="Name a function instead.")
     return found  # type: ignore[no-any-return]
 
 

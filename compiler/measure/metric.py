@@ -32,7 +32,7 @@ def load_metric(spec: str | Callable[[Runner], SupportsFloat]) -> Metric:
     function = import_function(spec) if isinstance(spec, str) else spec
     if not callable(function):
         raise DataError(
-            f"The metric is a {type(spec).__name__}, not a function.", remedy="Pass a function: run -> float."
+            f"The metric is of type {type(spec).__name__}, not a function.", remedy="Pass a function: run -> float."
         )
     name = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
 
@@ -57,7 +57,7 @@ def _finite(value: SupportsFloat, name: str) -> float:
         number = float(value)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"The metric {name} returned a {type(value).__name__}, not a number.",
+            f"The metric {name} returned {type(value).__name__}, not a number.",
             remedy="Return one float, higher is better.",
         ) from error
     if not math.isfinite(number):

@@ -180,7 +180,7 @@ def load_samples(spec: SampleSpec) -> Samples:
         return spec
     if isinstance(spec, Iterator):
         raise DataError(
-            f"The samples are a {type(spec).__name__}, which can be iterated only once.",
+            f"The samples are of type {type(spec).__name__}, which can be iterated only once.",
             remedy="Pass the generator function itself, without calling it, or a list.",
         )
     if isinstance(spec, Iterable):
@@ -190,7 +190,7 @@ def load_samples(spec: SampleSpec) -> Samples:
         name = getattr(spec, "__qualname__", type(spec).__name__)
         return Samples(_Calls(spec, name), name)
     raise DataError(
-        f"Samples cannot come from a {type(spec).__name__}.",
+        f"Samples cannot come from the type {type(spec).__name__}.",
         remedy="Pass a path, a function or a list of feeds.",
     )
 
@@ -210,7 +210,7 @@ class _Calls:
                 result = self._call(result)
             if not isinstance(result, Iterable):
                 raise DataError(
-                    f"{self._what} returned a {type(result).__name__}, not samples.",
+                    f"{self._what} returned {type(result).__name__}, not samples.",
                     remedy="Yield feeds (arrays by input name), or return a list of them.",
                 )
             if isinstance(result, Iterator):
@@ -239,7 +239,7 @@ def _guarded(feeds: Iterable[Any], what: str) -> Iterator[Feed]:
             raise _raised(f"{what}, at sample {index},", error) from error
         if not hasattr(feed, "keys"):
             raise DataError(
-                f"{what}: sample {index} is a {type(feed).__name__}, not a feed.",
+                f"{what}: sample {index} is of type {type(feed).__name__}, not a feed.",
                 remedy="Each sample is a dict of arrays by input name.",
             )
         yield feed

@@ -136,6 +136,11 @@ class CompileRecord(_Part):
         Raises:
             SpecError: If the file cannot be read or is no record of this version.
         """
+        if not Path(path).is_file():
+            raise SpecError(
+                f"There is no compile record at {path}.",
+                remedy="Name the output folder of a compile, or compile first.",
+            )
         try:
             return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:  # pydantic's and Unicode's errors are ValueErrors

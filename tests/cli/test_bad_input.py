@@ -155,6 +155,13 @@ def cyclic(folder: Path) -> Path:
     return path
 
 
+def with_an_undefined_value(folder: Path) -> Path:
+    path = folder / "undefined.onnx"
+    nodes = [helper.make_node("Relu", ["nowhere"], ["y"], name="lost")]
+    path.write_bytes(build.proto(nodes, {"x": [1]}, {"y": [1]}).SerializeToString())
+    return path
+
+
 MODELS = {
     missing: ("missing.onnx", "does not exist"),
     a_picture: ("picture.onnx", "is a PNG image"),
@@ -167,6 +174,7 @@ MODELS = {
     without_its_data: ("gone.bin", "w2"),
     data_outside: ("secret.bin", "outside"),
     cyclic: ("first", "cycle"),
+    with_an_undefined_value: ("undefined.onnx", "lost", "nowhere"),
 }
 
 

@@ -25,8 +25,8 @@ def test_a_metric_by_its_path(tmp_path, monkeypatch):
     [
         (lambda run: float("nan"), "returned nan"),
         (lambda run: float("inf"), "returned inf"),
-        (lambda run: None, "returned a NoneType"),
-        (lambda run: np.zeros(2), "returned a ndarray"),
+        (lambda run: None, "returned NoneType"),
+        (lambda run: np.zeros(2), "returned ndarray"),
         (lambda run: {}["k"], "raised KeyError: 'k'"),
         (lambda: 1.0, "raised TypeError"),
     ],

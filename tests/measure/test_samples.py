@@ -159,13 +159,13 @@ def test_a_function_path_leaves_the_search_path_alone(module):
     ("text", "function", "message"),
     [
         ("x = 1", "missing", "has no 'missing'"),
-        ("x = 1", "x", "is a int"),
+        ("x = 1", "x", "is of type int"),
         ("import not_installed_anywhere", "f", "imports 'not_installed_anywhere'"),
         ("raise KeyError('at import')", "f", "KeyError: 'at import'"),
         ("def f():\n    raise KeyError('at call')", "f", "raised KeyError: 'at call'"),
         ("def f():\n    yield {}\n    raise KeyError('late')", "f", "at sample 1, raised KeyError"),
-        ("def f():\n    return 3", "f", "returned a int"),
-        ("def f():\n    return [np.zeros(3)]", "f", "sample 0 is a ndarray, not a feed"),
+        ("def f():\n    return 3", "f", "returned int"),
+        ("def f():\n    return [np.zeros(3)]", "f", "sample 0 is of type ndarray, not a feed"),
     ],
 )
 def test_a_bad_function_is_a_data_error_that_names_it(module, text, function, message):
@@ -192,7 +192,7 @@ def test_a_one_shot_generator_is_refused():
 
 
 def test_what_is_no_samples_is_refused():
-    with pytest.raises(DataError, match="a int"):
+    with pytest.raises(DataError, match="type int"):
         load_samples(3)  # type: ignore[arg-type]
 
 

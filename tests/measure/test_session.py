@@ -156,7 +156,7 @@ def test_a_failing_run_names_the_node_and_is_quiet(capfd):
         ({}, "'x' is missing"),
         ({"x": np.zeros((1, 4), np.float32)}, "4 on axis 1"),
         ({"x": np.zeros(3, np.float32)}, "rank 1"),
-        ({"x": [[1.0, 2.0, 3.0]]}, "is a list"),
+        ({"x": [[1.0, 2.0, 3.0]]}, "is of type list"),
         ({"x": np.array([[1.0, np.nan, np.inf]], np.float32)}, "2 NaN or infinite"),
     ],
 )

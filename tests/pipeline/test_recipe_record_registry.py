@@ -119,3 +119,14 @@ def test_bad_plugins_are_named(
     install(tmp_path, monkeypatch, name, location, module)
     with pytest.raises(PassError, match=message):
         available_passes()
+
+
+def test_a_record_that_is_missing_is_called_missing(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"There is no compile record at .*record\.json\. Name the output folder"):
+        CompileRecord.read(tmp_path / "record.json")
+
+
+def test_what_is_wrong_ends_before_what_to_do() -> None:
+    assert str(SpecError("a.npz: no zip file", remedy="Write it again.")) == "a.npz: no zip file. Write it again."
+    assert str(SpecError("It is late.", remedy="Go on.")) == "It is late. Go on."
+    assert str(SpecError("no remedy")) == "no remedy"
