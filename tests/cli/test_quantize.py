@@ -17,6 +17,7 @@ from tests.cli import test_verbs
 from tests.passes.quantization.test_dynamic import lstm, matmul
 
 Run = Callable[[str], tuple[int, str, str]]
+DIGITS = Path(__file__).parents[2] / "models" / "data" / "digits_cnn.onnx"
 DATA = "--data verb_samples:feeds"
 folder = test_verbs.folder
 
@@ -183,3 +184,12 @@ def test_the_scheme_that_suits_a_model(source: onnx.ModelProto, kind: str, witho
     wanted = tuple(place[0] for place in DEFAULTS[model_kind(model)])
     assert tuple(scheme.name for scheme in default_schemes(model, table, samples=True)) == wanted
     assert [scheme.name for scheme in default_schemes(model, table, samples=False)] == [without_samples]
+
+
+def test_a_plan_of_moved_scales_says_that_it_cannot_be_applied(folder: Path, run: Run) -> None:
+    samples = "sardonyx.models.digits:cnn_samples"
+    code, _, err = run(f"quantize {DIGITS} --data {samples} --plan-out plan.json")
+    assert code == 0
+    assert "cannot be applied with --plan" in err
+    assert run(f"quantize {DIGITS} --plan plan.json -o out")[0] == 2
+    assert not (folder / "out").exists()
