@@ -1,7 +1,7 @@
 """Applying accuracy methods to a model whose placement is known: better ranges, scales, integers and biases."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,14 +31,17 @@ class Refined:
     Attributes:
         stats: How often each method was applied.
         refusals: Where one could not be, and why.
+        shifts: What was added to the outputs of a node, shape (outputs,), by name.
     """
 
     stats: Mapping[str, int]
     refusals: tuple[Refusal, ...]
+    shifts: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def joined(self, other: "Refined") -> "Refined":
         """Returns what both changed, each by methods of its own."""
-        return Refined({**self.stats, **other.stats}, (*self.refusals, *other.refusals))
+        refusals = (*self.refusals, *other.refusals)
+        return Refined({**self.stats, **other.stats}, refusals, {**self.shifts, **other.shifts})
 
 
 def weight_integers(capabilities: Capabilities) -> IntegerRange:
@@ -114,6 +117,7 @@ class Refiner:
         self._context = context
         self._stats: dict[str, int] = {}
         self._refusals: list[Refusal] = []
+        self._shifts: dict[str, FloatArray] = {}
         structure, parts = model_structure(model)
         _, self._known = context.memory.setdefault((KEY, methods, structure), (parts, {}))
 
@@ -145,7 +149,7 @@ class Refiner:
             self._known[layer.node.name, work[layer]] = self._solve(layer, work[layer], moments)
         for layer, scale in work.items():
             self._write(layer, self._known[layer.node.name, scale])
-        return Refined(self._stats, tuple(self._refusals))
+        return Refined(self._stats, tuple(self._refusals), self._shifts)
 
     def _moments(self, layers: list[Layer]) -> Iterator[tuple[Layer, Moments | None]]:
         if self._needs_data:
@@ -202,6 +206,7 @@ class Refiner:
         reason = shift_output(layer, solved.shift)
         if reason is None:
             self._count("bias-correction")
+            self._shifts[layer.node.name or ""] = solved.shift
         else:
             self._refuse(reason, layer)
 
