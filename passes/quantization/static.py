@@ -142,13 +142,14 @@ class QuantizeStatic(Pass):
         if methods.ranges != "calibrated":
             searching = replace(context, capabilities=capabilities)
             ranges |= searched_ranges(model, placement.observed(), searching, plain=methods.ranges == "mse")
+        refiner = Refiner(model, methods, context)
         given: tuple[str, ...] = ()
         if methods.bias != "kept":
             placement, given = give_biases(model, placement, capabilities)
         reaches = weight_reaches(model, placement, methods, context)
         chosen = choose(model, placement, ranges, capabilities, reaches)
         floats = constants(model.graph)
-        refined = Refiner(model, placement, methods, context).refine(chosen.points)
+        refined = refiner.refine(placement, chosen.points)
         if methods.bias == "sequential":
             layers = [layer for layer, _ in placed_layers(model, placement)]
             points = QuantPlan(capabilities.target, chosen.points)

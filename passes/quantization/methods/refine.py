@@ -104,15 +104,14 @@ class Refiner:
     """Rounds weights and corrects biases of a model for which scales are chosen.
 
     Args:
-        model: The float model that is about to be quantized; changed in place.
-        placement: What is quantized.
+        model: The float model that is about to be quantized, as it is before biases are added: copies of it share what
+            was computed once. Changed in place.
         methods: The choice of rounding and bias.
         context: The target's table, samples and memory.
     """
 
-    def __init__(self, model: ir.Model, placement: Placement, methods: Methods, context: PassContext) -> None:
+    def __init__(self, model: ir.Model, methods: Methods, context: PassContext) -> None:
         self._model = model
-        self._placement = placement
         self._methods = methods
         self._context = context
         self._stats: dict[str, int] = {}
@@ -125,10 +124,11 @@ class Refiner:
     def _needs_data(self) -> bool:
         return self._methods.rounding != "nearest" or self._methods.bias == "corrected"
 
-    def refine(self, points: tuple[QuantPoint, ...]) -> Refined:
+    def refine(self, placement: Placement, points: tuple[QuantPoint, ...]) -> Refined:
         """Replaces weights by weights on their grid, and biases by corrected ones.
 
         Args:
+            placement: What is quantized.
             points: The plan's points; their scales define the grids.
 
         Raises:
@@ -142,7 +142,7 @@ class Refiner:
             if point.kind is PointKind.WEIGHT
             for consumer in point.consumers or ()
         }
-        work = {layer: scales[placed.node] for layer, placed in placed_layers(self._model, self._placement)}
+        work = {layer: scales[placed.node] for layer, placed in placed_layers(self._model, placement)}
         work = {layer: scale for layer, scale in work.items() if self._may_be_rounded(layer)}
         new = [layer for layer, scale in work.items() if (layer.node.name, scale) not in self._known]
         for layer, moments in self._moments(new):
