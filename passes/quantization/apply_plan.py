@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sardonyx import ir
-from sardonyx.errors import SpecError
+from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
 from sardonyx.passes.quantization.check_plan import checked_plan, require_model
 from sardonyx.passes.quantization.dynamic.insert import InsertDynamic
 from sardonyx.passes.quantization.insert import InsertQdq
+from sardonyx.passes.quantization.methods.bias import repeat_shifts
+from sardonyx.passes.quantization.methods.move_scales import repeat_moves
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.scopes import name_inner_values, restore_names
 
@@ -34,18 +36,25 @@ class ApplyPlan(Pass):
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Reads the plan, checks that it fits the model, and writes the nodes.
 
+        Scales that were moved and biases that were corrected when the plan was made are so again.
+
         Raises:
+            PassError: If the context has no target.
             SpecError: If the file cannot be read, was made from another model, or has a point that the model or the
                 target's table does not allow.
         """
         plan = read_plan(Path(self.file))
         require_model(plan, model)
-        former = name_inner_values(model)
+        if context.capabilities is None:
+            raise PassError("A plan is applied for a target's table.", remedy="Name one with --target.")
         ir.ensure_shapes(model)
+        moved = repeat_moves(model, plan)
+        former = name_inner_values(model)
+        repeat_shifts(model, plan, context.capabilities)
         plan = checked_plan(plan, model, context.capabilities)
         static = InsertQdq(plan).apply(model, context)
         dynamic = InsertDynamic(plan).apply(model, context)
-        modified = static.modified or dynamic.modified
+        modified = static.modified or dynamic.modified or bool(moved or plan.bias_shifts)
         if not modified:
             restore_names(former)
         return PassResult(

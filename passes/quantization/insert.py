@@ -66,8 +66,6 @@ class _Writer:
 
     def write(self, point: QuantPoint) -> None:
         value = self.values.get(point.value)
-        if value is None and self._is_added_bias(point):
-            return
         if value is None:
             raise PassError(
                 f"The plan quantizes {point.value!r}, which the model does not have.",
@@ -78,11 +76,6 @@ class _Writer:
         else:
             self._constant(value, point)
         self.stats[point.kind] = self.stats.get(point.kind, 0) + 1
-
-    def _is_added_bias(self, point: QuantPoint) -> bool:
-        """Whether a point is of a bias that bias correction gave to nodes which have none in the original model."""
-        users = [self.nodes.get(name) for name in point.consumers or ()]
-        return point.kind is PointKind.BIAS and all(user is not None and len(user.inputs) < 3 for user in users)
 
     def _activation(self, value: ir.Value, point: QuantPoint) -> None:
         source = self._absorb(value, point)

@@ -41,12 +41,14 @@ class _Kind:
 
 
 _TEXT, _NUMBER = _Kind("a text", (str,)), _Kind("a number", (int, float))
+_NUMBERS = _Kind("a list of numbers", (int, float), many=True)
+_WHOLE_NUMBERS = _Kind("a list of whole numbers", (int,), many=True)
 _KINDS = {
     **dict.fromkeys(("value", "kind", "dtype", "shared_with", "absorbs", "reason"), _TEXT),
     **dict.fromkeys(("low", "high"), _NUMBER),
     "axis": _Kind("a whole number", (int,)),
-    "scale": _Kind("a list of numbers", (int, float), many=True),
-    "zero_point": _Kind("a list of whole numbers", (int,), many=True),
+    "scale": _NUMBERS,
+    "zero_point": _WHOLE_NUMBERS,
     "consumers": _Kind("a list of node names", (str,), many=True),
 }
 
@@ -122,6 +124,10 @@ class QuantPlan:
         float_nodes: Reason by name of each node that the target could run as integers and that stays in float.
         calibration: How ranges were observed, for the record.
         model: Digest of the float model that the plan was made from; empty where it was not written to a file.
+        moved_scales: How often the channels of a value are halved, and the weights behind it doubled, before anything
+            is quantized: one number a channel, by value, by the pass that chose them.
+        bias_shifts: What is added to the outputs of a node, one number a channel, by node: what its rounded weights
+            lose on average. Of each node that gets a bias of its own for it.
     """
 
     target: str
@@ -130,6 +136,8 @@ class QuantPlan:
     float_nodes: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    moved_scales: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    bias_shifts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able data that `from_dict` reads back to an equal plan."""
@@ -137,6 +145,8 @@ class QuantPlan:
             "version": PLAN_VERSION,
             "target": self.target,
             "model": self.model,
+            "moved_scales": {name: _lists(moved) for name, moved in self.moved_scales.items()},
+            "bias_shifts": _lists(self.bias_shifts),
             "points": [{k: v for k, v in asdict(p).items() if v not in (None, "")} for p in self.points],
             "compute_nodes": list(self.compute_nodes),
             "float_nodes": dict(self.float_nodes),
@@ -148,7 +158,7 @@ class QuantPlan:
         """Reads a plan.
 
         Raises:
-            SpecError: If the version is unknown or a point cannot be read.
+            SpecError: If the version is unknown, or a point, a scale or a shift cannot be read.
         """
         if data.get("version") != PLAN_VERSION:
             raise SpecError(
@@ -164,6 +174,11 @@ class QuantPlan:
             float_nodes=dict(data.get("float_nodes", {})),
             calibration=dict(data.get("calibration", {})),
             model=str(data.get("model", "")),
+            moved_scales={
+                name: _tuples(f"moved_scales of {name!r}", moved, _WHOLE_NUMBERS)
+                for name, moved in _object("moved_scales", data.get("moved_scales", {})).items()
+            },
+            bias_shifts=_tuples("bias_shifts", data.get("bias_shifts", {}), _NUMBERS),
         )
 
     @classmethod
@@ -179,4 +194,28 @@ class QuantPlan:
             compute_nodes=compute,
             float_nodes={n: why for plan in reversed(plans) for n, why in plan.float_nodes.items() if n not in compute},
             calibration={key: value for plan in reversed(plans) for key, value in plan.calibration.items()},
+            moved_scales={name: moved for plan in plans for name, moved in plan.moved_scales.items()},
+            bias_shifts={node: shift for plan in plans for node, shift in plan.bias_shifts.items()},
         )
+
+
+def _lists(numbers: Mapping[str, tuple[float, ...]]) -> dict[str, list[float]]:
+    return {name: list(each) for name, each in numbers.items()}
+
+
+def _object(what: str, data: Any) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise SpecError(
+            f"The quantization plan's {what} are not an object of names.", remedy="Make it anew with --plan-out."
+        )
+    return data
+
+
+def _tuples(what: str, data: Any, kind: _Kind) -> dict[str, tuple[Any, ...]]:
+    for name, numbers in _object(what, data).items():
+        if not kind.fits(numbers):
+            raise SpecError(
+                f"The quantization plan's {what} have {name}={numbers!r}, which is not {kind.what}.",
+                remedy="Mend the plan, or make it anew with --plan-out.",
+            )
+    return {name: tuple(numbers) for name, numbers in data.items()}

@@ -1,6 +1,6 @@
 """Static INT8 quantization: place, calibrate, choose, insert."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from sardonyx.passes.quantization.evidence import EVIDENCE, rounding_evidence
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
+from sardonyx.passes.quantization.methods.layers import linear_layers
 from sardonyx.passes.quantization.methods.presets import preset
 from sardonyx.passes.quantization.methods.refine import Refined, Refiner, placed_layers, weight_reaches
-from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
+from sardonyx.passes.quantization.methods.selection import AUTO, Methods, select_methods
 from sardonyx.passes.quantization.methods.sequential import correct_in_sequence
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
@@ -141,12 +142,14 @@ class QuantizeStatic(Pass):
         if methods.ranges != "calibrated":
             searching = replace(context, capabilities=capabilities)
             ranges |= searched_ranges(model, placement.observed(), searching, plain=methods.ranges == "mse")
+        refiner = Refiner(model, methods, context)
+        given: tuple[str, ...] = ()
         if methods.bias != "kept":
-            placement = give_biases(model, placement, capabilities)
+            placement, given = give_biases(model, placement, capabilities)
         reaches = weight_reaches(model, placement, methods, context)
         chosen = choose(model, placement, ranges, capabilities, reaches)
         floats = constants(model.graph)
-        refined = Refiner(model, placement, methods, context).refine(chosen.points)
+        refined = refiner.refine(placement, chosen.points)
         if methods.bias == "sequential":
             layers = [layer for layer, _ in placed_layers(model, placement)]
             points = QuantPlan(capabilities.target, chosen.points)
@@ -164,6 +167,7 @@ class QuantizeStatic(Pass):
                 "weight_scales_raised_for_bias": chosen.raised_scales,
                 "methods": list(names),
             },
+            bias_shifts=_shifts_of_plan(model, given, methods, refined),
         )
         evidence = rounding_evidence(plan.points, observed.distributions, floats, constants(model.graph))
         return _Planned(plan, refined, evidence)
@@ -203,3 +207,17 @@ class QuantizeStatic(Pass):
 
     def _options(self) -> CalibrationOptions:
         return CalibrationOptions(self.workers, Path(self.state) if self.state else None, thinning=self.thinning)
+
+
+def _shifts_of_plan(
+    model: ir.Model, given: Sequence[str], methods: Methods, refined: Refined
+) -> dict[str, tuple[float, ...]]:
+    """The shifts that a plan keeps: those for weights that are rounded to nearest, as they are when it is applied.
+
+    Nodes that were given a bias in vain are among them, with shifts of zero.
+    """
+    layers = {layer.node.name: layer for layer in linear_layers(model.graph) if layer.node.name in given}
+    shifts = {name: (0.0,) * layer.outputs for name in given if (layer := layers.get(name)) is not None}
+    if methods.rounding == "nearest":
+        shifts |= {name: tuple(shift.tolist()) for name, shift in refined.shifts.items()}
+    return shifts

@@ -5,18 +5,21 @@ arXiv:1906.04721, section 4.2). The bias of a Conv or Gemm takes the shift back,
 puts behind a MatMul.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities
+from sardonyx.errors import SpecError
 from sardonyx.passes.quantization.methods.channels import FloatArray
 from sardonyx.passes.quantization.methods.layers import Layer, linear_layers
 from sardonyx.passes.quantization.placement import Placement
+from sardonyx.passes.quantization.plan import QuantPlan
 
 
-def give_biases(model: ir.Model, placement: Placement, capabilities: Capabilities) -> Placement:
+def give_biases(model: ir.Model, placement: Placement, capabilities: Capabilities) -> tuple[Placement, tuple[str, ...]]:
     """Gives each quantized layer that can have a bias one that nobody shares; a missing one is zero.
 
     Args:
@@ -25,20 +28,60 @@ def give_biases(model: ir.Model, placement: Placement, capabilities: Capabilitie
         capabilities: The target's table, which says where a bias goes.
 
     Returns:
-        The placement with the new biases.
+        The placement with the new biases, and the names of the nodes that have one now.
     """
+    nodes = [placed.node for placed in placement.weights]
+    biases = _given(model, nodes, capabilities)
+    as_integers = {
+        name: bias.name
+        for name, (layer, bias) in biases.items()
+        if (row := capabilities.support("", layer.node.op_type)) is None or row.bias_dtype is not ir.DataType.FLOAT
+    }
+    weights = (replace(each, bias=as_integers.get(each.node, each.bias)) for each in placement.weights)
+    return replace(placement, weights=tuple(weights)), tuple(biases)
+
+
+def _given(model: ir.Model, nodes: Iterable[str], capabilities: Capabilities) -> dict[str, tuple[Layer, ir.Value]]:
+    """Gives nodes biases of their own; returns each layer that has one now with it, by the name of its node."""
     names = ir.NameAuthority(model)
     layers = {layer.node.name: layer for layer in linear_layers(model.graph)}
-    weights = []
-    for placed in placement.weights:
-        layer = layers.get(placed.node)
+    biases = {}
+    for name in nodes:
+        layer = layers.get(name)
         row = capabilities.support("", layer.node.op_type) if layer is not None else None
         if layer is not None and row is not None and row.bias is not None:
             bias = _own_bias(model.graph, layer, row.bias, names)
-            if bias is not None and row.bias_dtype is not ir.DataType.FLOAT:
-                placed = replace(placed, bias=bias.name)
-        weights.append(placed)
-    return replace(placement, weights=tuple(weights))
+            if bias is not None:
+                biases[name] = (layer, bias)
+    return biases
+
+
+def repeat_shifts(model: ir.Model, plan: QuantPlan, capabilities: Capabilities) -> None:
+    """Shifts the outputs of layers as a plan says.
+
+    Args:
+        model: The float model that the plan was made from, its scales moved; changed in place.
+        plan: The plan, perhaps edited.
+        capabilities: The target's table, which says where a bias goes.
+
+    Raises:
+        SpecError: If the model has no such layer, or its outputs cannot be shifted so.
+    """
+    _given(model, plan.bias_shifts, capabilities)
+    layers = {layer.node.name: layer for layer in linear_layers(model.graph)}
+    for name, shift in plan.bias_shifts.items():
+        layer = layers.get(name)
+        if layer is None:
+            problem: str | None = "the model has no such product with a constant weight"
+        elif len(shift) != layer.outputs or not np.isfinite(shift).all():
+            problem = f"it takes {layer.outputs} finite numbers"
+        else:
+            problem = shift_output(layer, np.asarray(shift))
+        if problem is not None:
+            raise SpecError(
+                f"The plan's bias_shifts of {name!r} are unusable: {problem}.",
+                remedy="Mend or remove them, or make the plan anew with --plan-out.",
+            )
 
 
 def _own_bias(graph: ir.Graph, layer: Layer, index: int, names: ir.NameAuthority) -> ir.Value | None:

@@ -144,7 +144,8 @@ def _conv_columns(layer: Layer, activation: npt.NDArray[np.float32], most: int) 
     kernel = layer.tensor.shape.numpy()[2:]
     rank = len(kernel)
     strides, dilations, pads = _geometry(layer.node, rank)
-    padded = np.pad(activation, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
+    around = [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))]
+    padded = np.pad(activation, around) if any(pads) else activation  # which would copy it
     reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, 2 + rank)))
     every = tuple(slice(None, None, step) for step in (*strides, *dilations))

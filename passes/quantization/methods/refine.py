@@ -1,7 +1,7 @@
 """Applying accuracy methods to a model whose placement is known: better ranges, scales, integers and biases."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,14 +31,17 @@ class Refined:
     Attributes:
         stats: How often each method was applied.
         refusals: Where one could not be, and why.
+        shifts: What was added to the outputs of a node, shape (outputs,), by name.
     """
 
     stats: Mapping[str, int]
     refusals: tuple[Refusal, ...]
+    shifts: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def joined(self, other: "Refined") -> "Refined":
         """Returns what both changed, each by methods of its own."""
-        return Refined({**self.stats, **other.stats}, (*self.refusals, *other.refusals))
+        refusals = (*self.refusals, *other.refusals)
+        return Refined({**self.stats, **other.stats}, refusals, {**self.shifts, **other.shifts})
 
 
 def weight_integers(capabilities: Capabilities) -> IntegerRange:
@@ -101,19 +104,19 @@ class Refiner:
     """Rounds weights and corrects biases of a model for which scales are chosen.
 
     Args:
-        model: The float model that is about to be quantized; changed in place.
-        placement: What is quantized.
+        model: The float model that is about to be quantized, as it is before biases are added: copies of it share what
+            was computed once. Changed in place.
         methods: The choice of rounding and bias.
         context: The target's table, samples and memory.
     """
 
-    def __init__(self, model: ir.Model, placement: Placement, methods: Methods, context: PassContext) -> None:
+    def __init__(self, model: ir.Model, methods: Methods, context: PassContext) -> None:
         self._model = model
-        self._placement = placement
         self._methods = methods
         self._context = context
         self._stats: dict[str, int] = {}
         self._refusals: list[Refusal] = []
+        self._shifts: dict[str, FloatArray] = {}
         structure, parts = model_structure(model)
         _, self._known = context.memory.setdefault((KEY, methods, structure), (parts, {}))
 
@@ -121,10 +124,11 @@ class Refiner:
     def _needs_data(self) -> bool:
         return self._methods.rounding != "nearest" or self._methods.bias == "corrected"
 
-    def refine(self, points: tuple[QuantPoint, ...]) -> Refined:
+    def refine(self, placement: Placement, points: tuple[QuantPoint, ...]) -> Refined:
         """Replaces weights by weights on their grid, and biases by corrected ones.
 
         Args:
+            placement: What is quantized.
             points: The plan's points; their scales define the grids.
 
         Raises:
@@ -138,14 +142,14 @@ class Refiner:
             if point.kind is PointKind.WEIGHT
             for consumer in point.consumers or ()
         }
-        work = {layer: scales[placed.node] for layer, placed in placed_layers(self._model, self._placement)}
+        work = {layer: scales[placed.node] for layer, placed in placed_layers(self._model, placement)}
         work = {layer: scale for layer, scale in work.items() if self._may_be_rounded(layer)}
         new = [layer for layer, scale in work.items() if (layer.node.name, scale) not in self._known]
         for layer, moments in self._moments(new):
             self._known[layer.node.name, work[layer]] = self._solve(layer, work[layer], moments)
         for layer, scale in work.items():
             self._write(layer, self._known[layer.node.name, scale])
-        return Refined(self._stats, tuple(self._refusals))
+        return Refined(self._stats, tuple(self._refusals), self._shifts)
 
     def _moments(self, layers: list[Layer]) -> Iterator[tuple[Layer, Moments | None]]:
         if self._needs_data:
@@ -202,6 +206,7 @@ class Refiner:
         reason = shift_output(layer, solved.shift)
         if reason is None:
             self._count("bias-correction")
+            self._shifts[layer.node.name or ""] = solved.shift
         else:
             self._refuse(reason, layer)
 

@@ -55,15 +55,18 @@ def correct_in_sequence(model: ir.Model, layers: Sequence[Layer], plan: QuantPla
     found = {layer: bias_input(layer) for layer in layers}
     reasons = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
     able = [layer for layer in layers if layer not in reasons]
+    shifts: dict[str, FloatArray] = {}
     if able:
         simulation = _Simulation.of(model, able, plan, context)
         for layer, shift in simulation.run(context):
             reason = _apply(layer, shift, simulation)
             if reason is not None:
                 reasons[layer] = reason
-    count = len(layers) - len(reasons)
+            else:
+                shifts[layer.node.name or ""] = shift
+    count = len(shifts)
     refusals = (Refusal(METHOD, reason, (layer.node.name or "",)) for layer, reason in reasons.items())
-    return Refined({METHOD: count} if count else {}, tuple(refusals))
+    return Refined({METHOD: count} if count else {}, tuple(refusals), shifts)
 
 
 def _apply(layer: Layer, shift: FloatArray, simulation: "_Simulation") -> str | None:

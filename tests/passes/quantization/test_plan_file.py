@@ -13,15 +13,19 @@ from sardonyx import ir
 from sardonyx.backends.onnxruntime.table import capabilities
 from sardonyx.errors import SpecError
 from sardonyx.measure import Session, describe_machine, load_samples
-from sardonyx.passes.base import PassContext, PassResult
+from sardonyx.passes.base import Pass, PassContext, PassResult
 from sardonyx.passes.quantization.apply_plan import ApplyPlan
 from sardonyx.passes.quantization.dynamic.quantize import QuantizeDynamic
+from sardonyx.passes.quantization.methods.equalize import Equalize
+from sardonyx.passes.quantization.methods.smooth import SmoothQuant
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.static import QuantizeStatic
 from sardonyx.pipeline import format_pass, parse_pipeline
 from sardonyx.pipeline.registry import available_passes
 from tests import models_for_tests as build
 from tests.passes.quantization import body_models as bodies
+from tests.passes.quantization.methods.test_move_scales import feeds as junction_feeds
+from tests.passes.quantization.methods.test_move_scales import relu6_chain, two_convs, wide_feeds
 from tests.passes.quantization.test_dynamic import lstm
 
 Plan = dict[str, Any]
@@ -53,11 +57,12 @@ def context(feeds: list[dict[str, np.ndarray]]) -> PassContext:
     return PassContext(capabilities(describe_machine()), load_samples(feeds))
 
 
-def made(source: onnx.ModelProto, *passes: QuantizeStatic | QuantizeDynamic, feeds: bodies.Feeds) -> tuple[Plan, str]:
+def made(source: onnx.ModelProto, *passes: Pass, feeds: bodies.Feeds) -> tuple[Plan, str]:
     """The joined plan of passes, with the model's digest in it, and the digest of what they made."""
     model = ir.load(source).model
     digest = ir.digest(model)
-    plans = [QuantPlan.from_dict(each.apply(model, context(feeds)).details["plan"]) for each in passes]
+    details = [each.apply(model, context(feeds)).details for each in passes]
+    plans = [QuantPlan.from_dict(each["plan"]) for each in details if "plan" in each]
     return {**QuantPlan.joined(plans).to_dict(), "model": digest}, ir.digest(model)
 
 
@@ -66,6 +71,37 @@ def apply(source: onnx.ModelProto, plan: Plan, folder: Path) -> tuple[ir.Model, 
     path.write_text(json.dumps(plan))
     model = ir.load(source).model
     return model, ApplyPlan(str(path)).apply(model, PassContext(capabilities(describe_machine())))
+
+
+CORRECTED = QuantizeStatic(methods=("bias-correction",))
+NORMALIZED = build.proto(
+    [
+        node("LayerNormalization", ["x", "gamma", "beta"], ["n"], name="norm"),
+        node("MatMul", ["n", "w"], ["m"], name="product"),
+        node("Add", ["m", "b"], ["y"], name="add"),
+    ],
+    {"x": ["N", 8]},
+    {"y": None},
+    {
+        "gamma": np.geomspace(0.01, 10, 8).astype(np.float32),
+        "beta": build.weights(8),
+        "w": build.weights(8, 4, seed=1),
+        "b": build.weights(4, seed=2),
+    },
+)
+SHARED_BIAS = build.proto(
+    [
+        node("Conv", ["x", "w1", "b"], ["c"], name="conv1"),
+        node("Conv", ["c", "w2", "b"], ["y"], name="conv2"),
+    ],
+    {"x": ["N", 4, 3, 3]},
+    {"y": None},
+    {"w1": build.weights(4, 4, 1, 1), "w2": build.weights(4, 4, 3, 3, seed=1), "b": build.weights(4, seed=2)},
+)
+
+
+def rows(*shape: int) -> list[dict[str, np.ndarray]]:
+    return [{"x": 1 + build.weights(*shape, seed=seed)} for seed in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +116,12 @@ def apply(source: onnx.ModelProto, plan: Plan, folder: Path) -> tuple[ir.Model, 
             (QuantizeStatic(exclude=("gemm",)), QuantizeDynamic()),
             build.images(4),
         ),
+        (CNN, (CORRECTED,), build.images(4)),
+        (CNN, (QuantizeStatic(methods=("mse-weights", "sequential-bias-correction")),), build.images(4)),
+        (two_convs("relu"), (Equalize(), CORRECTED), junction_feeds()),
+        (two_convs("silu"), (Equalize(least_gain_gated=1.1), SmoothQuant(), CORRECTED), junction_feeds()),
+        (NORMALIZED, (SmoothQuant(least_gain=1.01), CORRECTED), rows(16, 8)),
+        (SHARED_BIAS, (CORRECTED,), rows(2, 4, 3, 3)),
     ],
 )
 def test_a_plan_makes_the_very_model_it_was_taken_from(
@@ -99,6 +141,13 @@ def test_plans_of_passes_in_turn_are_joined() -> None:
     assert plan["compute_nodes"] == ["conv1", "conv2", "gemm"]
     assert "gemm" not in plan["float_nodes"], "the second pass took it"
     assert plan["calibration"]["method"] == "percentile"
+
+
+def test_biases_stay_where_weights_are_rounded_otherwise_than_the_plan_says() -> None:
+    """A plan rounds weights to nearest: shifts for other integers would be wrong."""
+    plan, _ = made(CNN, QuantizeStatic(methods=("gptq", "bias-correction")), feeds=build.images(4))
+    assert [point["value"] for point in plan["points"] if point["kind"] == "bias"] == ["b1", "conv2_bias", "b3"]
+    assert plan["bias_shifts"] == {"conv1": [0.0] * 8, "conv2": [0.0] * 8, "gemm": [0.0] * 5}
 
 
 def test_it_prints_as_the_text_that_builds_it() -> None:
@@ -174,6 +223,57 @@ class TestEdits:
     def test_slips_are_named(self, value: str, field: str, content: object, message: str, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=message):
             self.edited(tmp_path, lambda points: points[value].update({field: content}))
+
+    @pytest.mark.parametrize(
+        ("edit", "message"),
+        [
+            (lambda moved: moved.pop("a"), "scaled.*the model has no value of that name"),
+            (lambda moved: moved.update(x9=[1]), "unusable at 'x9': the model has no value of that name"),
+            (lambda moved: moved.update(a=[1]), "unusable at 'a': 1 are given for 8 channels"),
+            (lambda moved: moved.update(a=[0] * 7 + [99]), "unusable at 'a': 99 is outside -12 to 12"),
+            (lambda moved: moved.update(a=0.5), "have a=0.5, which is not a list of whole numbers"),
+        ],
+    )
+    def test_moved_scales(self, edit: Callable[[Plan], None], message: str, tmp_path: Path) -> None:
+        source = two_convs("relu")
+        plan, _ = made(source, Equalize(), QuantizeStatic(methods=()), feeds=junction_feeds())
+        edit(plan["moved_scales"]["equalize"])
+        with pytest.raises(SpecError, match=message):
+            apply(source, plan, tmp_path)
+
+    def test_scales_that_a_clip_does_not_let_pass(self, tmp_path: Path) -> None:
+        """Channels that no input brings to the bounds of the Clip may be scaled, until they could be."""
+        source = relu6_chain()
+        plan, _ = made(source, Equalize(least_gain=1.01), QuantizeStatic(), feeds=wide_feeds())
+        ((value, doublings),) = plan["moved_scales"]["equalize"].items()
+        plan["moved_scales"]["equalize"][value] = [-12] * len(doublings)
+        with pytest.raises(SpecError, match=f"at '{value}': a Clip does not let channel 0 be scaled so"):
+            apply(source, plan, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("shifts", "message"),
+        [
+            ({"conv9": [1.0]}, "of 'conv9' are unusable: the model has no such product"),
+            ({"conv1": [1.0]}, "of 'conv1' are unusable: it takes 8 finite numbers"),
+            ({"conv1": [float("inf")] * 8}, "of 'conv1' are unusable: it takes 8 finite numbers"),
+            ({"conv1": ["1"] * 8}, "conv1=.*which is not a list of numbers"),
+            ([1.0], "bias_shifts are not an object of names"),
+        ],
+    )
+    def test_bias_shifts(self, shifts: object, message: str, tmp_path: Path) -> None:
+        plan, _ = made(CNN, QuantizeStatic(), feeds=build.images(4))
+        with pytest.raises(SpecError, match=message):
+            apply(CNN, {**plan, "bias_shifts": shifts}, tmp_path)
+
+    def test_an_edited_shift_takes_effect(self, tmp_path: Path) -> None:
+        plan, _ = made(CNN, CORRECTED, feeds=build.images(4))
+        outputs = []
+        for shift in (0.0, 1.0):
+            plan["bias_shifts"]["gemm"] = [shift] * 5
+            model, _ = apply(CNN, plan, tmp_path)
+            with Session(ir.serialize(model)) as session:
+                outputs.append(session.run(build.images(1)[0])[0])
+        np.testing.assert_allclose(outputs[1] - outputs[0], 1.0, rtol=0.02)
 
     def test_a_value_quantized_twice(self, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="two points quantize it"):

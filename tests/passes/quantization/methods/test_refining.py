@@ -153,6 +153,20 @@ class TestPass:
             QuantizeStatic(methods=("gptq", "bias-correction")).apply(model, shared)
         assert ir.digest(models[0]) == ir.digest(models[1])
 
+    def test_variants_with_nodes_in_float_observe_nothing_anew(self) -> None:
+        """Giving regions back makes many: what biases need was seen once, also where one was added."""
+        looks: list[str] = []
+        shared = dataclasses.replace(context(), progress=lambda done, total, what: looks.append(what))
+        source = ir.load(build.cnn()).model
+        methods = ("mse-ranges", "bias-correction")
+        first = QuantizeStatic(methods=methods).apply(ir.clone(source), shared)
+        assert first.stats["bias-correction"] == 3
+        assert "observe" in looks
+        looks.clear()
+        variant = QuantizeStatic(methods=methods, exclude=("gemm",)).apply(ir.clone(source), shared)
+        assert variant.stats["bias-correction"] == 2
+        assert looks == []
+
     def test_shared_weights_are_refused(self) -> None:
         nodes = [node("MatMul", ["x", "w"], ["y"], name="one"), node("MatMul", ["y", "w"], ["z"], name="two")]
         model = build.model(nodes, {"x": [4, 8]}, {"z": None}, {"w": build.weights(8, 8)})
