@@ -24,6 +24,8 @@ SAMPLES = 8
 """Samples on which models are compared."""
 TRIES = 8
 """How often a model is made and measured in search of the fewest nodes to give back: bisection of 256 at most."""
+RESOLUTION = 40
+"""One node in so many may be given back in vain: what the last measurements would tell is tried afterwards, by halves."""
 MARGIN = 0.8
 """Share of the budget that a model may be estimated to lose: other data will judge."""
 
@@ -165,7 +167,7 @@ def search(noises: Sequence[Noise], total: float, budget: float, lost: Callable[
     low, high = 0, len(noises)
     guess = fewest(noises, total, 0, budget)
     for attempt in range(TRIES):
-        if high - low <= 1:
+        if high - low <= max(1, len(noises) // RESOLUTION):
             break
         margin = (high - low) // 8 if attempt else 0
         if not low + margin < guess < high - margin:

@@ -170,7 +170,7 @@ def test_the_search_ends_at_a_number_that_fits(powers: list[float], needed: int,
     assert needed <= found <= len(noises)
     assert found == len(noises) or found in tried
     assert len(tried) <= 9
-    assert found == needed or len(tried) == 9
+    assert found - needed < max(2, len(noises) // 40) or len(tried) == 9
 
 
 def test_the_search_is_short_where_noise_adds_up() -> None:
