@@ -25,7 +25,7 @@ SAMPLES = 8
 TRIES = 8
 """How often a model is made and measured in search of the fewest nodes to give back: bisection of 256 at most."""
 RESOLUTION = 40
-"""One node in so many may be given back in vain: what the last measurements would tell is tried afterwards, by halves."""
+"""One node in so many may be given back in vain: parts of all that was given back are tried as integers afterwards."""
 MARGIN = 0.8
 """Share of the budget that a model may be estimated to lose: other data will judge."""
 

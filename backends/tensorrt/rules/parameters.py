@@ -12,7 +12,6 @@ from sardonyx.backends.tensorrt.qdq import (
     NIBBLES,
     STORED,
     Quantizer,
-    constant,
     dequantizer_of,
     input_of,
     is_constant,

@@ -375,6 +375,27 @@ def _if() -> onnx.ModelProto:
     return net.model(net.op("If", flag, then_branch=branches[0], else_branch=branches[1]))
 
 
+def _loop(*, condition: bool) -> onnx.ModelProto:
+    """A Loop whose body hands its condition on."""
+    net = Net()
+    declare = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes_on"], name="same"),
+            helper.make_node("Tanh", ["carried"], ["next"], name="tanh"),
+        ],
+        "body",
+        [
+            declare("index", TensorProto.INT64, []),
+            declare("going", TensorProto.BOOL, []),
+            declare("carried", TensorProto.FLOAT, [4]),
+        ],
+        [declare("goes_on", TensorProto.BOOL, []), declare("next", TensorProto.FLOAT, [4])],
+    )
+    given = net.const(np.bool_(True)) if condition else ""
+    return net.model(net.op("Loop", net.const(np.int64(3)), given, net.input((4,)), body=body))
+
+
 def _attention_operator(dtype: int) -> onnx.ModelProto:
     net = Net(23)
     q, k, v = (net.input((1, 4, 16, 32), name, dtype) for name in "qkv")
@@ -388,6 +409,7 @@ def _duplicate_names() -> onnx.ModelProto:
 
 
 ACCEPTED = (
+    Row("loop", lambda: _loop(condition=True), BUILDS, legal=BUILDS),
     Row("bf16", _bfloat16, BUILDS, legal=BUILDS),
     Row("no-elements", lambda: _no_elements(0.05), BUILDS, legal=BUILDS),
     Row("conv-per-channel", conv, INT8, legal=INT8),
@@ -524,6 +546,7 @@ REFUSALS = (
     Row("fp32-with-fp16", _mixed, REFUSED, "mixed-types", None),
     Row("bf16-sm75", _bfloat16, REFUSED, "bf16-sm75", None, sm="7.5"),
     Row("input-not-produced", _no_producer, REFUSED, "input-not-produced", None),
+    Row("loop-condition", lambda: _loop(condition=False), REFUSED, "loop-condition", BUILDS),
     Row("sm75-gemm", lambda: matmul(), REFUSED, "sm75-gemm", None, sm="7.5"),
     Row("qlinear-conv", _qlinear_conv, REFUSED, "integer-operator", INT8),
     Row("dynamic-matmul", _dynamic_matmul, REFUSED, "integer-operator", FLOAT),
