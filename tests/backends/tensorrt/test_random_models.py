@@ -1,4 +1,4 @@
-"""Property: whatever the model, what is quantized for TensorRT and legalized computes the same, and the builder answers."""
+"""Property: whatever the model, quantized for TensorRT and legalized it computes the same, and the builder takes it."""
 
 import logging
 from pathlib import Path
