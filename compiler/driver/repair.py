@@ -1,4 +1,4 @@
-"""Repairing a quantized model that loses too much: regions are given back to float, the worst first, until it fits."""
+"""Repairing a quantized model that loses too much: nodes are given back to float, the worst first, until it fits."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Repair:
         quantizer: Makes variants of the optimized model.
         quantized: The fully quantized variant, which loses too much.
         judge: Measures candidates on held-out samples.
-        samples: Calibration samples, on which regions are compared.
+        samples: Calibration samples, on which nodes and models are compared.
         load: Writes and loads a model in the target.
         record: Gets the decisions.
     """
