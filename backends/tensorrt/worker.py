@@ -21,8 +21,9 @@ from typing import Any
 MODULES = ("tensorrt", "tensorrt_rtx")
 """Builders in order of preference: the full one, which needs a GPU, and the one that builds ahead of time."""
 
-NOISE = ("catchCudaError", "cudaError 35", "CUDA initialization failure")
-"""Every message about wrong usage is followed by one about the missing driver, which is no cause of anything."""
+NOISE = ("catchCudaError", "cudaError 35", "CUDA initialization failure", "has Int64 binding")
+"""Every message about wrong usage is followed by one about the missing driver, which is no cause of anything; and that
+an INT64 input of the model is INT64 surprises nobody."""
 
 MALFORMED_ENGINE = 32
 """The bit of `Runtime.get_engine_validity` that says that a plan cannot be read at all."""

@@ -16,7 +16,7 @@ PROMISING = "the one with the most products as integers"
 
 
 def is_lossy(name: str) -> bool:
-    """Whether a candidate trades accuracy for speed: quantized by one scheme or another, or with regions given back."""
+    """Whether a candidate trades accuracy for speed: quantized by one scheme or another, or with nodes given back."""
     return name == MIXED or name.startswith(QUANTIZED)
 
 
@@ -97,7 +97,7 @@ def to_repair(candidates: list[Candidate], recipe: Recipe, untimed: str = "") ->
 
 
 def vain_repair(quantized: Candidate, candidates: list[Candidate]) -> str | None:
-    """Why giving regions of a quantized model back to float would gain nothing, or None."""
+    """Why giving nodes of a quantized model back to float would gain nothing, or None."""
     exact = next((_speedup(c) for c in candidates if c.name == OPTIMIZED), 1.0)
     if _speedup(quantized) >= FASTER * exact:
         return None

@@ -218,7 +218,7 @@ class _Compiler:
         return {name: self._lossy_passes(scheme.pipeline) for name, scheme in named.items()}
 
     def _repair(self, judge: Judge, split: Split) -> None:
-        """Where quantized models are fast and lose too much, gives back regions of the fastest until it fits."""
+        """Where quantized models are fast and lose too much, gives back nodes of the fastest until it fits."""
         worst = to_repair(self.record.candidates, self.recipe, self.backend.untimed)
         if worst is None:
             return

@@ -1,7 +1,9 @@
-"""Giving back to float: which parts of a quantized model to give up so that the rest keeps the accuracy budget.
+"""Giving back to float: which nodes of a quantized model to give up so that the rest keeps the accuracy budget.
 
-Every region is quantized alone, and what that does to the model's outputs is measured. The errors of regions are nearly
-independent, so that they add up: the worst are given back until the sum fits, and the model is measured again.
+`sardonyx.driver.noise` ranks the nodes by the noise that each adds at the outputs. Errors of nodes are nearly
+independent, so that their powers add up, and what a model loses grows with their sum: that tells how many of the worst
+to give back, and a few measurements of models made that way tell it exactly. A rank is an estimate, so that parts of
+what was given back are then tried as integers again.
 """
 
 import dataclasses
@@ -11,30 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from sardonyx import ir
+from sardonyx.driver.noise import Noise, Pair
+from sardonyx.errors import PassError
 from sardonyx.measure import Agreement, Feed, Session
 from sardonyx.passes.base import Pass, PassContext
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan
 from sardonyx.pipeline import PassManager, PassRecord, Status
 
 SAMPLES = 8
-"""Samples on which regions are compared."""
-TRIES = 6
-"""How often an assembled model is measured in search of the fewest regions to give back."""
+"""Samples on which models are compared."""
+TRIES = 8
+"""How often a model is made and measured in search of the fewest nodes to give back: bisection of 256 at most."""
+RESOLUTION = 40
+"""One node in so many may be given back in vain: parts of all that was given back are tried as integers afterwards."""
 MARGIN = 0.8
-"""Share of the budget that the sum of errors may take: it is an estimate, and other data will judge."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """Nodes that are quantized or left in float together.
-
-    Attributes:
-        nodes: Names of the nodes, in graph order.
-        loss: What is lost when the region alone is quantized: 1 - agreement with the original.
-    """
-
-    nodes: tuple[str, ...]
-    loss: float
+"""Share of the budget that a model may be estimated to lose: other data will judge."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,19 @@ class Quantizer:
         result = PassManager(passes, context=self._context).run(ir.clone(self._model))
         return Variant(result.model, result.records)
 
+    def pair(self, quantized: Variant) -> Pair:
+        """Returns a variant beside the float model that went through all passes but those that made a plan.
+
+        Raises:
+            PassError: If there is no target's table.
+        """
+        if self._context.capabilities is None:
+            raise PassError("Noise is measured by a target's table.", remedy="Name one with --target.")
+        planning = ["plan" in record.details for record in quantized.records]
+        passes = [each for each, plans in zip(self._passes, planning, strict=True) if not plans]
+        floats = PassManager(passes, context=self._context).run(ir.clone(self._model)).model
+        return Pair(floats, quantized.model, self._context.capabilities)
+
 
 def _excluding(instance: Pass, names: Sequence[str]) -> Pass:
     options = {f.name for f in dataclasses.fields(instance)}  # type: ignore[arg-type]
@@ -125,72 +131,77 @@ class Comparison:
         return 1.0 - agreement.result().value
 
 
-def measure_regions(
-    quantizer: Quantizer,
-    nodes: Sequence[str],
-    comparison: Comparison,
-    seconds: float,
-    progress: Callable[[int, int], None],
-) -> list[Region]:
-    """Quantizes each region alone and measures the loss.
+def fewest(noises: Sequence[Noise], loss: float, given_back: int, budget: float) -> int:
+    """Returns how many of the worst nodes to give back so that the rest probably keeps the budget.
 
     Args:
-        quantizer: Makes the variants.
-        nodes: Names of all nodes that may be quantized, in graph order.
-        comparison: Measures the variants.
-        seconds: How long it may take; with too many nodes for that, neighbours form regions.
-        progress: Called as progress(done, total).
-
-    Returns:
-        The regions, the largest loss first.
-    """
-    regions: list[Region] = []
-    start, size, done = time.monotonic(), 1, 0
-    while done < len(nodes):
-        group = tuple(nodes[done : done + size])
-        others = [name for name in nodes if name not in group]
-        regions.append(Region(group, comparison.loss(quantizer.variant(others).model)))
-        done += len(group)
-        progress(done, len(nodes))
-        each = (time.monotonic() - start) / len(regions)
-        left = max(seconds - (time.monotonic() - start), each)
-        size = max(1, -(-(len(nodes) - done) // max(1, int(left / each))))
-    return sorted(regions, key=lambda region: -region.loss)
-
-
-def fewest(regions: Sequence[Region], total: float, budget: float) -> int:
-    """Returns how many of the worst regions to give back so that the rest's errors probably sum to less than a budget.
-
-    Args:
-        regions: The largest loss first.
-        total: The measured loss with all regions quantized, to which the sum of losses is scaled.
+        noises: The worst first.
+        loss: What a model loses with `given_back` of them given back; taken as proportional to the noise of the rest.
+        given_back: Number of nodes.
         budget: The loss allowed.
     """
-    remaining = sum(region.loss for region in regions)
-    scale = total / remaining if remaining else 0.0
-    for count, region in enumerate(regions):
-        if remaining * scale <= MARGIN * budget:
-            return count
-        remaining -= region.loss
-    return len(regions)
+    rest = [0.0]
+    for noise in reversed(noises):
+        rest.append(rest[-1] + noise.output)
+    rest.reverse()
+    if rest[given_back] == 0.0 or loss <= 0.0:
+        return given_back
+    allowed = MARGIN * budget / loss * rest[given_back]
+    return next((count for count, sum_ in enumerate(rest) if sum_ <= allowed), len(noises))
 
 
-def search(start: int, count: int, fits: Callable[[int], bool]) -> int:
-    """Returns a small number of regions to give back with which a model fits, by bisection around a first guess.
+def search(noises: Sequence[Noise], total: float, budget: float, lost: Callable[[int], float]) -> int:
+    """Returns a small number of the worst nodes with which given back a model keeps the budget.
+
+    The interval is cut where the sum of noise says, as long as that is inside it and not at its edge; else in half.
 
     Args:
-        start: The guess.
-        count: The number of regions, with all of which given back the model fits because it is the float model.
-        fits: Whether the model keeps the budget with so many regions given back; called at most `TRIES` times.
+        noises: The worst first.
+        total: What is lost with none given back.
+        budget: The loss allowed.
+        lost: What is lost with so many given back; called at most `TRIES` times.
+
+    Returns:
+        A number for which `lost` was within the budget; that of all nodes where there was none.
     """
-    low, high, guess = 0, count, max(1, start)
-    for _ in range(TRIES):
-        if high - low <= max(1, count // 20) or guess >= high:
+    low, high = 0, len(noises)
+    guess = fewest(noises, total, 0, budget)
+    for attempt in range(TRIES):
+        if high - low <= max(1, len(noises) // RESOLUTION):
             break
-        if fits(guess):
-            high = guess
-            guess = max(low + 1, (low + high) // 2)
+        margin = (high - low) // 8 if attempt else 0
+        if not low + margin < guess < high - margin:
+            guess = (low + high) // 2
+        loss = lost(guess)
+        tried, guess = guess, fewest(noises, loss, guess, budget)
+        if loss <= budget:
+            high = tried
         else:
-            low = guess
-            guess = min(max(2 * guess, low + 1), (low + high + 1) // 2) if high == count else (low + high) // 2
+            low = tried
     return high
+
+
+def taken_back(given: Sequence[Noise], seconds: float, fits: Callable[[Sequence[Noise]], bool]) -> list[Noise]:
+    """Takes as much of what was given back as possible, by halves, quarters and so on, the least noise first.
+
+    Args:
+        given: What was given back, the worst first; with it the model fits.
+        seconds: Wall time; nothing is tried of which the time of earlier tries says that it would take longer.
+        fits: Whether the model keeps the budget with only these given back.
+
+    Returns:
+        What stays given back.
+    """
+    kept = list(given)
+    start, tries, size = time.monotonic(), 0, len(kept) // 2
+    while size:
+        for end in range(len(kept), 0, -size):
+            elapsed = time.monotonic() - start
+            if elapsed + elapsed / max(1, tries) >= seconds:
+                return kept
+            less = kept[: max(0, end - size)] + kept[end:]
+            tries += 1
+            if fits(less):
+                kept = less
+        size //= 2
+    return kept

@@ -1,6 +1,6 @@
-"""Repairing a quantized model that loses too much: regions are given back to float, the worst first, until it fits."""
+"""Repairing a quantized model that loses too much: nodes are given back to float, the worst first, until it fits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -9,14 +9,13 @@ from sardonyx.driver.give_back import (
     SAMPLES,
     Comparison,
     Quantizer,
-    Region,
     Variant,
-    fewest,
-    measure_regions,
     search,
+    taken_back,
 )
 from sardonyx.driver.judge import Judge, relative_drop
-from sardonyx.measure import Samples, Session
+from sardonyx.driver.noise import Noise, NoiseOptions, decibels, measure_noise
+from sardonyx.measure import Feed, Samples, Session
 from sardonyx.pipeline import CompileRecord, Recipe
 
 ATTEMPTS = 5
@@ -31,7 +30,7 @@ class Repair:
         quantizer: Makes variants of the optimized model.
         quantized: The fully quantized variant, which loses too much.
         judge: Measures candidates on held-out samples.
-        samples: Calibration samples, on which regions are compared.
+        samples: Calibration samples, on which nodes and models are compared.
         load: Writes and loads a model in the target.
         record: Gets the decisions.
     """
@@ -49,52 +48,65 @@ class Repair:
 
     def variants(self) -> Iterator[Variant]:
         """Yields models with ever more given back: the caller judges each and stops at the first that fits."""
-        nodes = self.quantized.compute_nodes
-        comparison = self._comparison()
-        regions = measure_regions(
-            self.quantizer,
-            nodes,
-            comparison,
-            self._recipe.give_back_seconds,
-            lambda done, total: self.judge.progress(done, total, "measure regions"),
-        )
-        total = comparison.loss(self.quantized.model)
-        guess = fewest(regions, total, self._recipe.max_drop)
-        count = search(guess, len(regions), lambda k: self._fits(regions[:k], comparison))
+        feeds = list(islice(self.samples, SAMPLES))
+        comparison = self._comparison(feeds)
+        noises = self._noises(feeds)
+        rank = {noise.node: number for number, noise in enumerate(noises, start=1)}
+        seconds = self._recipe.give_back_seconds
+        total = self._lost(self.quantized, comparison)
+        count = search(noises, total, self._recipe.max_drop, lambda k: self._lost_without(noises[:k], comparison))
+        given = taken_back(noises[:count], seconds, lambda some: self._fits(some, comparison)) if count else []
+        kept = [noise for noise in noises if noise not in given]
         told = 0
         for _ in range(ATTEMPTS):
-            if count >= len(regions):
+            if not kept:
                 break
-            for region in regions[told:count]:
-                self.record.decide("give-back", "float", self._reason(region), region.nodes)
-            yield self.quantizer.variant(_names(regions[:count]))
-            told, count = count, count + max(1, count // 2)
-        self.record.decide("give-back", "nothing", f"no model with some of {len(regions)} regions quantized fitted")
+            for noise in given[told:]:
+                self.record.decide("give-back", "float", self._reason(noise, rank), (noise.node,))
+            yield self._without(given)
+            told, more = len(given), max(1, len(given) // 2)
+            given, kept = given + kept[:more], kept[more:]
+        self.record.decide("give-back", "nothing", f"no model with some of {len(noises)} nodes quantized fitted")
 
-    def _reason(self, region: Region) -> str:
-        if len(region.nodes) == 1:
-            return f"quantized alone it costs {region.loss:.2%} of agreement"
+    def _noises(self, feeds: list[Feed]) -> list[Noise]:
+        options = NoiseOptions(
+            self._recipe.give_back_seconds,
+            self._recipe.threads,
+            progress=lambda done, total: self.judge.progress(done, total, "measure noise"),
+        )
+        pair = self.quantizer.pair(self.quantized)
+        return measure_noise(pair, self.quantized.compute_nodes, feeds, options)
+
+    def _reason(self, noise: Noise, rank: Mapping[str, int]) -> str:
+        place = f"{rank[noise.node]} of {len(rank)} by the noise that each adds at the outputs"
+        if noise.own is None:
+            return f"taken for number {place}: inside a body, what it adds could not be measured"
+        own = f"its own error is at {decibels(noise.own)}"
+        if noise.neighbours == 1:
+            return f"number {place}: quantized alone it leaves {decibels(noise.output)} there; {own}"
         return (
-            f"these {len(region.nodes)} nodes quantized alone cost {region.loss:.2%} of agreement; to measure each "
-            f"would have taken longer than give_back_seconds={self._recipe.give_back_seconds:g}, and with more of them "
-            "fewer nodes may have to go back"
+            f"number {place}: {decibels(noise.output)} there is its share of what {noise.neighbours} neighbours leave; "
+            f"{own}; to measure each would have taken longer than "
+            f"give_back_seconds={self._recipe.give_back_seconds:g}"
         )
 
-    def _comparison(self) -> Comparison:
+    def _comparison(self, feeds: list[Feed]) -> Comparison:
         original = self.judge.original
-        feeds = list(islice(self.samples, SAMPLES))
         names = [output.name for output in original.outputs]
         return Comparison(feeds, [original.run(feed) for feed in feeds], names, self.load)
 
-    def _fits(self, given_back: list[Region], comparison: Comparison) -> bool:
-        """Whether a model keeps the budget: by the user's metric where there is one, else by agreement."""
-        variant = self.quantizer.variant(_names(given_back))
+    def _without(self, given_back: Sequence[Noise]) -> Variant:
+        return self.quantizer.variant([noise.node for noise in given_back])
+
+    def _fits(self, given_back: Sequence[Noise], comparison: Comparison) -> bool:
+        return self._lost_without(given_back, comparison) <= self._recipe.max_drop
+
+    def _lost_without(self, given_back: Sequence[Noise], comparison: Comparison) -> float:
+        return self._lost(self._without(given_back), comparison)
+
+    def _lost(self, variant: Variant, comparison: Comparison) -> float:
+        """Returns what a model loses: of the user's metric where there is one, else of agreement."""
         if self.judge.metric is None:
-            return comparison.loss(variant.model) <= self._recipe.max_drop
+            return comparison.loss(variant.model)
         with self.load(variant.model) as session:
-            drop = relative_drop(self.judge.original_metric, self.judge.metric(session.run))
-        return drop <= self._recipe.max_drop
-
-
-def _names(regions: list[Region]) -> tuple[str, ...]:
-    return tuple(name for region in regions for name in region.nodes)
+            return relative_drop(self.judge.original_metric, self.judge.metric(session.run))

@@ -66,7 +66,7 @@ from sardonyx.ir.liveness import Peak, describe_type, peak_activations, set_dims
 from sardonyx.ir.load import DEFAULT_OPSET, LoadedModel, load
 from sardonyx.ir.macs import has_macs, node_macs
 from sardonyx.ir.opset import ensure_opset, newest_opset
-from sardonyx.ir.provenance import mark
+from sardonyx.ir.provenance import mark, sources
 from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
@@ -168,6 +168,7 @@ __all__ = [
     "serialize",
     "set_dims",
     "shapes_kept",
+    "sources",
     "structure",
     "tensor",
     "to_proto",

@@ -17,6 +17,10 @@ def engine_section(engine: EngineReport | None) -> Section:
     if engine.proof is not None:
         rows = sorted(engine.proof.nodes.items(), key=lambda item: -item[1])
         blocks.append(Table((names("type"), numbers("products")), rows, "Products by the type that they run in"))
+        layers = sorted(engine.proof.layers.items(), key=lambda item: -item[1])
+        blocks.append(Table((names("layer"), numbers("layers")), layers, "Layers of the engine by type"))
+        weights = sorted(engine.proof.weight_bytes.items(), key=lambda item: -item[1])
+        blocks.append(Table((names("type"), numbers("bytes")), weights, "Constants of the engine by type"))
     if engine.proof is not None and engine.proof.misses:
         columns = (names("node"), names("operator"), Column("runs in"), Column("why"))
         misses = [(miss.node, miss.op_type, miss.precision, miss.reason) for miss in engine.proof.misses]

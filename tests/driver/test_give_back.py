@@ -1,4 +1,4 @@
-"""Regions given back to float: the worst first, until the budget is kept."""
+"""Nodes given back to float: those that add the most noise first, until the budget is kept."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import sardonyx
-from sardonyx.driver.give_back import Region, fewest, search
+from sardonyx.driver.give_back import fewest, search, taken_back
+from sardonyx.driver.noise import Noise
 from sardonyx.pipeline import Recipe
 from tests import models_for_tests as build
 from tests.timing_for_tests import decree
@@ -55,7 +56,7 @@ def test_equalization_leaves_nothing_to_give_back(monkeypatch: pytest.MonkeyPatc
     assert (result.record.chosen, result.record.met_budget) == ("quantized", True)
 
 
-def test_the_region_that_costs_most_is_given_back_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_that_adds_most_noise_is_given_back_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     decree(monkeypatch, quantized=2.0)
     result = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=PLAIN)
     record = result.record
@@ -68,7 +69,10 @@ def test_the_region_that_costs_most_is_given_back_and_named(monkeypatch: pytest.
     assert (record.chosen, record.met_budget) == ("mixed", True)
     given = [d for d in record.decisions if (d.stage, d.choice) == ("give-back", "float")]
     assert "conv_b" in given[0].subjects
-    assert "quantized alone it costs" in given[0].reason
+    assert given[0].reason.startswith(
+        "number 1 of 3 by the noise that each adds at the outputs: quantized alone it leaves"
+    )
+    assert "its own error is at" in given[0].reason
     assert len({tuple(d.subjects) for d in given}) == len(given)
     assert "exclude=[" in record.pipeline  # the text makes the model that was written
     kept = [p for p in result.model.graph if p.op_type == "QuantizeLinear"]
@@ -78,17 +82,28 @@ def test_the_region_that_costs_most_is_given_back_and_named(monkeypatch: pytest.
     assert "second" not in weights
 
 
-def test_nodes_that_were_measured_together_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("noise", "reason"),
+    [
+        (
+            Noise("conv_b", 0.1, 0.01, neighbours=3),
+            "number 1 of 3 by the noise that each adds at the outputs: 20 dB there is its share of what 3 neighbours "
+            "leave; its own error is at 10 dB; to measure each would have taken longer than give_back_seconds=60",
+        ),
+        (
+            Noise("conv_b", None, 0.01),
+            "taken for number 1 of 3 by the noise that each adds at the outputs: inside a body, what it adds could not "
+            "be measured",
+        ),
+    ],
+)
+def test_what_was_estimated_says_so(monkeypatch: pytest.MonkeyPatch, noise: Noise, reason: str) -> None:
     decree(monkeypatch, quantized=2.0)
-    regions = [Region(("conv_a", "conv_b"), 0.5), Region(("conv_c",), 0.0)]
-    monkeypatch.setattr("sardonyx.driver.repair.measure_regions", lambda *_: regions)
+    found = [noise, Noise("conv_a", 0.0, 0.0), Noise("conv_c", 0.0, 0.0)]
+    monkeypatch.setattr("sardonyx.driver.repair.measure_noise", lambda *_: found)
     record = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=PLAIN).record
-    (together,) = [d for d in record.decisions if (d.stage, d.choice) == ("give-back", "float")]
-    assert tuple(together.subjects) == ("conv_a", "conv_b")
-    assert together.reason == (
-        "these 2 nodes quantized alone cost 50.00% of agreement; to measure each would have taken longer than "
-        "give_back_seconds=60, and with more of them fewer nodes may have to go back"
-    )
+    given = {d.subjects[0]: d.reason for d in record.decisions if (d.stage, d.choice) == ("give-back", "float")}
+    assert given["conv_b"] == reason
 
 
 def test_a_metric_of_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,31 +136,63 @@ def test_nothing_is_given_back_where_integers_are_no_faster(monkeypatch: pytest.
     ]
 
 
+def ranked(*powers: float) -> list[Noise]:
+    return [Noise(str(number), power, power) for number, power in enumerate(powers)]
+
+
 @pytest.mark.parametrize(
-    ("losses", "total", "budget", "expected"),
+    ("powers", "loss", "given_back", "budget", "expected"),
     [
-        ((0.5, 0.01, 0.01), 0.52, 0.05, 1),
-        ((0.5, 0.01, 0.01), 0.52, 1.0, 0),
-        ((0.5, 0.3, 0.2), 1.0, 0.0001, 3),
-        ((0.0, 0.0), 0.0, 0.01, 0),
-        ((0.01, 0.01), 0.4, 0.3, 1),  # together they lose more than alone
+        ((0.5, 0.01, 0.01), 0.52, 0, 0.05, 1),
+        ((0.5, 0.01, 0.01), 0.52, 0, 1.0, 0),
+        ((0.5, 0.3, 0.2), 1.0, 0, 0.0001, 3),
+        ((0.0, 0.0), 0.0, 0, 0.01, 0),
+        ((0.01, 0.01), 0.4, 0, 0.3, 1),
+        ((0.5, 0.3, 0.2), 0.02, 2, 0.07, 1),  # 0.2 lose 0.02, so 0.3 more lose 0.05 in all
     ],
 )
-def test_as_many_as_the_sum_of_errors_asks(
-    losses: tuple[float, ...], total: float, budget: float, expected: int
+def test_as_many_as_the_sum_of_noise_asks(
+    powers: tuple[float, ...], loss: float, given_back: int, budget: float, expected: int
 ) -> None:
-    assert fewest([Region((str(i),), loss) for i, loss in enumerate(losses)], total, budget) == expected
+    assert fewest(ranked(*powers), loss, given_back, budget) == expected
 
 
-@given(count=st.integers(1, 400), needed=st.integers(1, 400), guess=st.integers(0, 400))
-def test_the_search_ends_at_a_number_that_fits(count: int, needed: int, guess: int) -> None:
-    needed, tried = min(needed, count), []
+@given(powers=st.lists(st.floats(0, 1), min_size=1, max_size=300), needed=st.integers(1, 300), shape=st.floats(0.1, 9))
+def test_the_search_ends_at_a_number_that_fits(powers: list[float], needed: int, shape: float) -> None:
+    noises, tried = ranked(*sorted(powers, reverse=True)), []
+    needed = min(needed, len(noises))
 
-    def fits(k: int) -> bool:
-        tried.append(k)
-        return k >= needed
+    def lost(count: int) -> float:
+        tried.append(count)
+        return 0.01 if count >= needed else 0.02 + shape * (needed - count)
 
-    found = search(min(guess, count), count, fits)
-    assert needed <= found <= count
-    assert found == count or found in tried
-    assert len(tried) <= 6
+    found = search(noises, lost(0), 0.01, lost)
+    assert needed <= found <= len(noises)
+    assert found == len(noises) or found in tried
+    assert len(tried) <= 9
+    assert found - needed < max(2, len(noises) // 40) or len(tried) == 9
+
+
+def test_the_search_is_short_where_noise_adds_up() -> None:
+    noises = ranked(*(2.0**-number for number in range(40)))
+    tried: list[int] = []
+
+    def lost(count: int) -> float:
+        tried.append(count)
+        return 0.1 * sum(noise.output for noise in noises[count:])
+
+    assert search(noises, lost(0), 0.001, lost) == 8
+    assert len(tried) <= 5
+
+
+@given(count=st.integers(1, 60), needless=st.sets(st.integers(0, 59)))
+def test_all_that_fits_without_is_taken_back(count: int, needless: set[int]) -> None:
+    given_back = ranked(*([1.0] * count))
+    needed = [noise for noise in given_back if int(noise.node) not in needless]
+    kept = taken_back(given_back, 60.0, lambda some: all(noise in some for noise in needed))
+    assert kept == (needed if count > 1 else given_back)
+
+
+def test_nothing_is_taken_back_without_time() -> None:
+    given_back = ranked(1.0, 1.0)
+    assert taken_back(given_back, 0.0, lambda _: True) == given_back

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from sardonyx import ir
 from sardonyx.backends.base import LegalizeResult
 from sardonyx.backends.tensorrt.legalization.dynamic_forms import write_float
@@ -29,6 +31,7 @@ from sardonyx.backends.tensorrt.legalization.weights import (
 from sardonyx.backends.tensorrt.qdq import MICROSOFT
 from sardonyx.backends.tensorrt.rules import Scope
 from sardonyx.backends.tensorrt.rules.examine import examine
+from sardonyx.backends.tensorrt.rules.operators import unset_condition
 from sardonyx.backends.tensorrt.rules.rule import CONTRADICTIONS
 from sardonyx.backends.tensorrt.settings import ShapeRange
 from sardonyx.errors import VerifyError
@@ -39,8 +42,19 @@ def _unique_names(editor: Editor) -> None:
         editor.report(ir.name_list(repair.names), "nodes got names of their own")
 
 
+def _loop_conditions(editor: Editor) -> None:
+    """Gives a Loop the condition that its body reads: without one it is true, in ONNX as here."""
+    for graph in ir.all_graphs(editor.model):
+        for node in graph:
+            if node.op_type == "Loop" and not node.domain and unset_condition(node) is not None:
+                node.resize_inputs(max(2, len(node.inputs)))
+                node.replace_input_with(1, editor.constant(node, f"{node.name}_condition", np.bool_(True)))
+                editor.report(node, "a condition that is true, which its body reads")
+
+
 STEPS: tuple[Callable[[Editor], None], ...] = (
     _unique_names,
+    _loop_conditions,
     use_standard_domain,
     write_pairs,
     write_float,

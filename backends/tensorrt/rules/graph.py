@@ -150,8 +150,8 @@ RULES = (
     ),
     Rule(
         "initializer-size",
-        Severity.REFUSED,
-        "The initializer {tensor} is declared {detail}.",
+        Severity.WRONG_NUMBERS,
+        "The initializer {tensor} is declared {detail}, which TensorRT takes unchecked.",
         "Export the model again.",
         model_check=_mismatched_initializers,
     ),

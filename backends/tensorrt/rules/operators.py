@@ -155,6 +155,20 @@ def _double(node: ir.Node, scope: Scope) -> Hit | None:
     return None
 
 
+def unset_condition(loop: ir.Node) -> ir.Value | None:
+    """Returns the condition that a Loop's body reads although the Loop gives it none; None where all is well."""
+    body = next(iter(ir.node_subgraphs(loop)), None)
+    if input_of(loop, 1) is not None or body is None or len(body.inputs) < 2:
+        return None
+    condition = body.inputs[1]
+    return condition if condition.uses() or condition.is_graph_output() else None
+
+
+def _loop_condition(node: ir.Node, scope: Scope) -> Hit | None:
+    condition = unset_condition(node)
+    return None if condition is None else Hit(condition.name or "")
+
+
 def _bfloat16(node: ir.Node, scope: Scope) -> Hit | None:
     data = input_of(node, 0)
     old = data is not None and data.dtype is DataType.BFLOAT16 and "7.5" in scope.targets
@@ -247,6 +261,14 @@ RULES = (
         "Export the model again: a runtime that checks refuses this too.",
         _channels,
         names("Conv"),
+    ),
+    Rule(
+        "loop-condition",
+        Severity.REFUSED,
+        "{op} {node} has no condition, and its body reads {tensor}, which TensorRT then does not find.",
+        "Give the Loop a condition that is true, as legalization does.",
+        _loop_condition,
+        names("Loop"),
     ),
     Rule(
         "double",

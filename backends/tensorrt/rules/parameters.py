@@ -12,7 +12,6 @@ from sardonyx.backends.tensorrt.qdq import (
     NIBBLES,
     STORED,
     Quantizer,
-    constant,
     dequantizer_of,
     input_of,
     is_constant,
@@ -183,9 +182,8 @@ def _half_scale(seen: Quantizer, scope: Scope) -> Hit | None:
     return Hit(_name(seen.node, 1)) if mixed else None
 
 
-def _constant_zero_elements(seen: Quantizer, scope: Scope) -> Hit | None:
-    weight = constant(seen.data)
-    return Hit(seen.data.name or "") if weight is not None and not weight.size else None
+def _empty_scale(seen: Quantizer, scope: Scope) -> Hit | None:
+    return Hit(_name(seen.node, 1)) if seen.scale is not None and not seen.scale.size else None
 
 
 _SHIFTED = "Legalization shifts the integers to zero point 0, or rescales where they do not fit."
@@ -370,10 +368,10 @@ RULES = (
     Rule(
         "empty-quantized",
         Severity.REFUSED,
-        "{op} {node}: {tensor} has no elements to dequantize.",
-        "Remove what it feeds from the model.",
-        _seen(_constant_zero_elements),
-        names("DequantizeLinear"),
+        "{op} {node}: the scale {tensor} holds no numbers, which TensorRT cannot import.",
+        "Quantize what has no elements with a single scale, or remove it from the model.",
+        _seen(_empty_scale),
+        _QDQ,
     ),
     Rule(
         "quantized-constant",

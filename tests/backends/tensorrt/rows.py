@@ -239,6 +239,32 @@ def _runtime_scale() -> onnx.ModelProto:
     return net.model(net.op("Conv", data, net.weight(16, 16, 3, 3, axis=0)))
 
 
+def _runtime_zero_point() -> onnx.ModelProto:
+    net = Net()
+    x, zero, scale = net.input((1, 16, 16, 16)), net.input((), "zero", TensorProto.INT8), net.const(np.float32(0.05))
+    data = net.op("DequantizeLinear", net.op("QuantizeLinear", x, scale, zero), scale, zero)
+    return net.model(net.op("Conv", data, net.weight(16, 16, 3, 3, axis=0)))
+
+
+def _no_elements(scale: object) -> onnx.ModelProto:
+    net = Net()
+    weight = net.dq(net.const(np.zeros((8, 0), np.int8)), scale, axis=1)
+    return net.model(net.op("MatMul", net.pair(net.input((4, 8))), weight))
+
+
+def _bfloat16() -> onnx.ModelProto:
+    net = Net()
+    return net.model(
+        net.op("Relu", net.input((4, 8), dtype=TensorProto.BFLOAT16)),
+        dtype=TensorProto.BFLOAT16,
+    )
+
+
+def _no_producer() -> onnx.ModelProto:
+    net = Net()
+    return net.model(net.op("Add", net.input((4,)), "nothing"))
+
+
 def _lengths() -> onnx.ModelProto:
     net = Net()
     stored = net.const(np.rint(weights(16, 16, 3, 3) * 100).astype(np.int8))
@@ -349,6 +375,27 @@ def _if() -> onnx.ModelProto:
     return net.model(net.op("If", flag, then_branch=branches[0], else_branch=branches[1]))
 
 
+def _loop(*, condition: bool) -> onnx.ModelProto:
+    """A Loop whose body hands its condition on."""
+    net = Net()
+    declare = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes_on"], name="same"),
+            helper.make_node("Tanh", ["carried"], ["next"], name="tanh"),
+        ],
+        "body",
+        [
+            declare("index", TensorProto.INT64, []),
+            declare("going", TensorProto.BOOL, []),
+            declare("carried", TensorProto.FLOAT, [4]),
+        ],
+        [declare("goes_on", TensorProto.BOOL, []), declare("next", TensorProto.FLOAT, [4])],
+    )
+    given = net.const(np.bool_(True)) if condition else ""
+    return net.model(net.op("Loop", net.const(np.int64(3)), given, net.input((4,)), body=body))
+
+
 def _attention_operator(dtype: int) -> onnx.ModelProto:
     net = Net(23)
     q, k, v = (net.input((1, 4, 16, 32), name, dtype) for name in "qkv")
@@ -362,6 +409,9 @@ def _duplicate_names() -> onnx.ModelProto:
 
 
 ACCEPTED = (
+    Row("loop", lambda: _loop(condition=True), BUILDS, legal=BUILDS),
+    Row("bf16", _bfloat16, BUILDS, legal=BUILDS),
+    Row("no-elements", lambda: _no_elements(0.05), BUILDS, legal=BUILDS),
     Row("conv-per-channel", conv, INT8, legal=INT8),
     Row("conv-per-tensor", lambda: conv(weight={}), INT8, legal=INT8),
     Row("conv-1d", lambda: conv(shape=(16, 16, 3), size=(1, 16, 32)), INT8, legal=INT8),
@@ -484,6 +534,8 @@ REFUSALS = (
     Row("uint8-output", lambda: _integer_output(TensorProto.UINT8), REFUSED, "zero-point", INT8),
     Row("scale-zero", lambda: conv(activation={"scale": 0.0}), REFUSED, "scale-positive", None),
     Row("scale-negative", lambda: conv(activation={"scale": -0.1}), REFUSED, "scale-positive", None),
+    Row("zero-point-runtime", _runtime_zero_point, REFUSED, "zero-point-runtime", None),
+    Row("scale-empty", lambda: _no_elements(np.zeros(0)), REFUSED, "empty-quantized", None),
     Row("scale-length", _lengths, REFUSED, "scale-length", INT8),
     Row("bias-int32", lambda: _bias("int32"), REFUSED, "int32-dequantized", INT8),
     Row("int4-zero-point", lambda: _int4(zero=2), REFUSED, "int4-zero-point", FLOAT),
@@ -492,6 +544,9 @@ REFUSALS = (
     Row("fp8-sm86", _float8, REFUSED, "fp8-compute-capability", None),
     Row("fp8-e5m2", lambda: _float8(ml_dtypes.float8_e5m2), REFUSED, "fp8-e5m2", None, sm="8.9"),
     Row("fp32-with-fp16", _mixed, REFUSED, "mixed-types", None),
+    Row("bf16-sm75", _bfloat16, REFUSED, "bf16-sm75", None, sm="7.5"),
+    Row("input-not-produced", _no_producer, REFUSED, "input-not-produced", None),
+    Row("loop-condition", lambda: _loop(condition=False), REFUSED, "loop-condition", BUILDS),
     Row("sm75-gemm", lambda: matmul(), REFUSED, "sm75-gemm", None, sm="7.5"),
     Row("qlinear-conv", _qlinear_conv, REFUSED, "integer-operator", INT8),
     Row("dynamic-matmul", _dynamic_matmul, REFUSED, "integer-operator", FLOAT),

@@ -1,5 +1,6 @@
 """Where there is a GPU: the engine loads, computes what ONNX Runtime computes of its graph, and is timed by events."""
 
+import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -51,3 +52,18 @@ def test_an_engine_computes_what_its_graph_says(
     assert np.median(milliseconds) > 0
     record_property("milliseconds", float(np.median(milliseconds)))
     record_property("clock_mhz", gpu.clock_mhz)
+
+
+def test_the_inspector_of_a_loaded_engine_tells_the_layers_that_the_build_logged(
+    gpu: Gpu, settings: BuildSettings, tmp_path: Path
+) -> None:
+    """Without a driver an engine cannot be deserialized (cudaError 35), and without that there is no inspector."""
+    path, engine = tmp_path / "model.trt.onnx", tmp_path / "model.engine"
+    path.write_bytes(convolutions().SerializeToString())
+    result = build(path, settings, engine=engine)
+    assert result.done, result.why()
+    trt = import_module(result.module)
+    loaded = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(engine.read_bytes())
+    told = json.loads(loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+    assert {layer["Name"] for layer in told["Layers"]} == {layer.name for layer in result.layers}
+    assert gpu.compute_capability

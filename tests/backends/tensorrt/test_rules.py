@@ -103,6 +103,13 @@ def test_operators_that_share_a_name_with_standard_ones_are_found() -> None:
     assert "takes it for the standard Attention" in found(net.model(made))["other-meaning"]
 
 
+def test_initializers_declared_otherwise_are_found() -> None:
+    net = Net()
+    proto = net.model(net.op("Relu", net.op("Identity", net.const(weights(4), "k"))))
+    proto.graph.input.append(helper.make_tensor_value_info("k", TensorProto.FLOAT, [3]))
+    assert "'k' is declared [3], and its data has [4]" in found(proto)["initializer-size"]
+
+
 def test_shapes_that_contradict_are_found() -> None:
     net = Net()
     made = net.op("Conv", net.input((1, 5, 8, 8)), net.const(weights(4, 3, 3, 3)))
