@@ -135,4 +135,4 @@ def _holds_map(kind: onnx.TypeProto) -> bool:
     """Whether a value is a map, or a sequence or an optional of maps, as ZipMap makes them."""
     while kind.WhichOneof("value") in {"sequence_type", "optional_type"}:
         kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
-    return kind.HasField("map_type")
+    return bool(kind.HasField("map_type"))

@@ -116,7 +116,7 @@ def _least(output: OutputAgreement) -> float:
     if not _is_doubtful(output) or loss <= 0.0:
         return output.value
     spread = 2 / (9 * output.compared)
-    share = (1 - spread + _SURE * spread**0.5) ** 3
+    share: float = (1 - spread + _SURE * spread**0.5) ** 3
     return 1 - min(1.0, loss / share)
 
 
