@@ -156,7 +156,7 @@ class _Run:
 
     def _alone(self, tap: ir.Model, tapped: tuple[str, ...], progress: "_Progress", folder: Path) -> None:
         path = folder / "tapped.onnx"
-        ir.save(tap, path)
+        ir.save(tap, path, external_data=True)  # weights inside the file would be in memory twice
         with Session(path, options=self._session_options) as session:
 
             def on_done(indices: Sequence[int]) -> None:

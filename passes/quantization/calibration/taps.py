@@ -17,12 +17,14 @@ from sardonyx.passes.quantization.scopes import named_values
 def tapped_model(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Returns a copy of a model whose outputs are the named values, or its own where none are; weights are shared.
 
-    Values of bodies come as `Lifter` brings them out.
+    What these values do not need is left out. Values of bodies come as `Lifter` brings them out.
     """
     copy = ir.clone(model)
     values = named_values(copy.graph)
     lifter = Lifter(copy)
     copy.graph.outputs[:] = [lifter.in_main_graph(values[name]) for name in names] or copy.graph.outputs[:]
+    if names:
+        ir.common_passes.RemoveUnusedNodesPass()(copy)
     return copy
 
 

@@ -17,6 +17,10 @@ from sardonyx.passes.quantization.calibration.taps import tapped_model
 
 Look = Callable[[Mapping[str, npt.NDArray[Any]]], None]
 
+PREPACKED_BYTES = 256 << 20
+"""Weights of more stay mapped from their file instead of being copied into the layout of the kernels: runs take longer,
+and a model may be larger than memory."""
+
 
 def stream(model: ir.Model, values: Sequence[str], look: Look, context: PassContext, limit: int | None = None) -> int:
     """Runs samples and shows the named values of each to `look`; no sample is kept.
@@ -44,8 +48,11 @@ def stream(model: ir.Model, values: Sequence[str], look: Look, context: PassCont
     done = 0
     with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
         path = Path(folder) / "tapped.onnx"
-        ir.save(tapped_model(model, tapped), path)
-        with Session(path, options=SessionOptions(threads=context.threads, arena=False)) as session:
+        tap = tapped_model(model, tapped)
+        ir.save(tap, path, external_data=True)  # weights inside the file would be in memory twice
+        weights = sum(value.const_value.nbytes for value in tap.graph.initializers.values() if value.const_value)
+        options = SessionOptions(threads=context.threads, arena=False, prepack=weights <= PREPACKED_BYTES)
+        with Session(path, options=options) as session:
             for feed in islice(context.samples, limit):
                 fetched = dict(zip(tapped, session.run(feed, tapped), strict=True)) if tapped else {}
                 look({name: fetched[name] if name in fetched else np.asarray(feed[name]) for name in values})

@@ -4,18 +4,16 @@ One sample is alive at a time, and so many matrices as fit a budget: for more la
 model that is run ends where the last of these layers begins.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from sardonyx import ir
-from sardonyx.errors import DataError, PassError
-from sardonyx.measure import Array, Session, SessionOptions
+from sardonyx.errors import PassError
+from sardonyx.measure import Array
 from sardonyx.passes.base import PassContext
-from sardonyx.passes.quantization.calibration.taps import tapped_model
+from sardonyx.passes.quantization.methods.stream import stream
 from sardonyx.passes.quantization.weight_only.grid import Float32Array
 
 BUDGET_BYTES = 256 << 20
@@ -71,40 +69,11 @@ def gram_matrices(model: ir.Model, columns: Mapping[str, int], names: Sequence[s
     if context.samples is None:
         raise PassError("GPTQ needs samples to observe.", remedy="Pass --data, or use method=hqq, which needs none.")
     matrices = {name: np.zeros((columns[name], columns[name]), np.float32) for name in names}
-    done = 0
-    for values in _observed(model, names, context):
+
+    def add(arrays: Mapping[str, Array]) -> None:
         for name, total in matrices.items():
-            rows = np.ascontiguousarray(values.pop(name), np.float32).reshape(-1, total.shape[0])
+            rows = np.ascontiguousarray(arrays[name], np.float32).reshape(-1, total.shape[0])
             with np.errstate(over="ignore", invalid="ignore"):  # found when the sum is used
                 total += rows.T @ rows
-        done += 1
-        context.progress(done, context.samples.len_hint, "observe layers' inputs")
-    if not done:
-        raise DataError("There are zero calibration samples.", remedy="Give at least one; 30 to 300 are usual.")
-    return Observed(matrices, done)
 
-
-def _observed(model: ir.Model, names: Sequence[str], context: PassContext) -> Iterator[dict[str, Array]]:
-    """Yields the named values of each sample; weights stay mapped from a file meanwhile."""
-    inputs = {value.name for value in model.graph.inputs}
-    tapped = [name for name in names if name not in inputs]
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-        path = Path(folder) / "tapped.onnx"
-        ir.save(_ending_at(model, tapped), path, external_data=True)
-        options = SessionOptions(threads=context.threads, arena=False, prepack=False)
-        with Session(path, options=options) as session:
-            for feed in context.samples or ():
-                session.check(feed)
-                results = session.run(feed, tapped) if tapped else []
-                yield {
-                    **{name: feed[name] for name in names if name in inputs},
-                    **dict(zip(tapped, results, strict=True)),
-                }
-
-
-def _ending_at(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """Returns a copy whose outputs are the named values, without what these do not need; weights are shared."""
-    copy = tapped_model(model, names)
-    if names:
-        ir.common_passes.RemoveUnusedNodesPass()(copy)
-    return copy
+    return Observed(matrices, stream(model, names, add, context))
