@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 HELP = """Compile a model for a target: optimize, quantize, judge, and write what may be deployed.
 
 Writes OUT/model.onnx, OUT/record.json and OUT/report.html; for TensorRT OUT/model.trt.onnx and the engine built of it.
-Exits with 1 when the budget or --require-int8 could not be met, or the builder failed; the best safe model is written
-all the same."""
+Exits with 1 when no quantized model keeps the budget although one would have been faster, when --require-int8 could not
+be met, or when the builder failed; the best safe model is written all the same."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
 Metric = Annotated[

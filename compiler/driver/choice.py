@@ -27,7 +27,8 @@ class Choice:
     Attributes:
         name: The chosen candidate.
         reason: Why, as a sentence.
-        met_budget: False where quantized models were made and none could keep the accuracy budget.
+        met_budget: False where the accuracy budget costs speed: quantized models were made, none of them keeps it,
+            and one that does not is faster than the chosen model, or its speed is not known.
     """
 
     name: str
@@ -71,16 +72,24 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
         if is_lossy(candidate.name) and optimized is not None and inexact_output(optimized) is not None:
             candidate.rejected = candidate.rejected or f"it was made from the optimized model, and {optimized.rejected}"
     usable = [c for c in candidates if c.rejected is None]
-    lossy = [c for c in candidates if is_lossy(c.name)]
-    met_budget = not lossy or not all(_lost_accuracy(c, recipe) for c in lossy)
     if not usable:
         reasons = "; ".join(f"{c.name}: {c.rejected}" for c in candidates)
-        return Choice(ORIGINAL, f"no candidate may be written ({reasons})", met_budget)
+        return Choice(ORIGINAL, f"no candidate may be written ({reasons})", _is_budget_met(candidates, None, recipe))
     best = max(reversed(usable), key=_merit(untimed))
+    met_budget = _is_budget_met(candidates, best, recipe)
     fastest = f"{PROMISING} that keeps the budget; {untimed}" if untimed else "the fastest that keeps the budget"
     why = "the only candidate that may be written" if len(usable) == 1 else fastest
     rejected = "; ".join(f"{c.name}: {c.rejected}" for c in candidates if c.rejected)
     return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget)
+
+
+def _is_budget_met(candidates: list[Candidate], best: Candidate | None, recipe: Recipe) -> bool:
+    """Whether a quantized model keeps the budget, or none that does not would have been faster than the best."""
+    lossy = [c for c in candidates if is_lossy(c.name)]
+    if not all(_lost_accuracy(c, recipe) for c in lossy):
+        return True
+    least = FASTER * (1.0 if best is None else _speedup(best))
+    return all(c.latency is not None and c.latency.speedup < least for c in lossy)
 
 
 def to_repair(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Candidate | None:

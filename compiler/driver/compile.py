@@ -371,10 +371,11 @@ class _Compiler:
         self.backend = self.backend.prepared(self.models[ORIGINAL], None)
         self._make_candidates(None)
         self._build(OPTIMIZED)
-        reason = "the target cannot run the original, so that nothing could be calibrated, judged or timed"
-        self.record.decide("choose", OPTIMIZED, f"{reason}; only exact passes were applied")
+        cause = next(d.reason for d in reversed(self.record.decisions) if d.choice == "unproven")
+        reason = f"the target cannot run the original, so that nothing could be calibrated, judged or timed: {cause}"
+        self.record.decide("choose", OPTIMIZED, "only exact passes were applied: the target cannot run the original")
         self.record.chosen, self.record.met_budget = OPTIMIZED, False
-        self.record.warnings.append(f"Unproven: {reason}.")
+        self.record.warnings.append(f"Unproven: {reason}")
         self.record.pipeline = format_pipeline(self.exact_passes)
         return self._finish(proven=False)
 

@@ -1,8 +1,9 @@
 """Judging: what a candidate loses on data it was not tuned on, and how fast it is beside the original."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from sardonyx.passes.base import Progress
 from sardonyx.pipeline import Accuracy, Candidate, Latency, Recipe
 
 AGREEMENT = "agreement with the original on held-out samples"
-AGREEMENT_BEFORE = "agreement with the original on calibration samples, where it is worse than on the few held-out ones"
+AGREEMENT_OF_FEW = "least agreement with the original that so few outputs, of all samples, leave likely"
 CALIBRATION_SAMPLES = 100
-"""Most calibration samples on which agreement is measured again, where the held-out ones say too little."""
+"""Most calibration samples that are judged with too, where the held-out ones say too little."""
 ROUNDING = 1e-6
 """What rounding alone may cost: with a budget of 0, a model that only reassociates sums is still within it."""
 EXACT_SQNR_DB = 60.0
@@ -91,25 +92,26 @@ class Judge:
             self.progress(0, None, f"evaluate {candidate.name}")
             self._note_accuracy(candidate, self.metric_name, self.metric(partial(_run, session)))
         elif agreement is not None and self.calibration is not None:
-            name = self.metric_name
-            if agreement.doubtful:
-                name, agreement = self._worse(candidate, session, agreement, self.calibration)
-            self._note_accuracy(candidate, name, agreement.value, agreement.samples)
+            self._note_agreement(candidate, session, agreement)
 
-    def _worse(
-        self, candidate: Candidate, session: Session, agreement: AgreementResult, calibration: Samples
-    ) -> tuple[str, AgreementResult]:
-        """Returns the agreement on calibration samples and its name where it is worse than that on held-out ones.
+    def _note_agreement(self, candidate: Candidate, session: Session, held_out: AgreementResult) -> None:
+        """Notes the agreement on held-out samples, or what all samples leave likely where the held-out ones are few.
 
         What a candidate loses where it was tuned it loses elsewhere too, however lucky a few held-out numbers are.
         """
-        before = Agreement([output.name for output in self.original.outputs])
-        for done, feed in enumerate(islice(calibration, CALIBRATION_SAMPLES), start=1):
-            before.update(self.original.run(feed), _run(session, feed))
-            self.progress(done, None, f"judge {candidate.name}")
-        worse = before.result()
-        tells = worse.value < agreement.value - ROUNDING
-        return (AGREEMENT_BEFORE, worse) if tells else (self.metric_name, agreement)
+        if held_out.doubtful and self.held_out is not None and self.calibration is not None:
+            everything = self._agreement(session, chain(self.held_out, islice(self.calibration, CALIBRATION_SAMPLES)))
+            if everything.least < held_out.value - ROUNDING:
+                self._note_accuracy(candidate, AGREEMENT_OF_FEW, everything.least, everything.samples)
+                return
+        self._note_accuracy(candidate, self.metric_name, held_out.value, held_out.samples)
+
+    def _agreement(self, session: Session, samples: Iterable[Feed]) -> AgreementResult:
+        agreement = Agreement([output.name for output in self.original.outputs])
+        for done, feed in enumerate(samples, start=1):
+            agreement.update(self.original.run(feed), _run(session, feed))
+            self.progress(done, None, "judge with all samples")
+        return agreement.result()
 
     def _compare(self, candidate: Candidate, session: Session, samples: Samples) -> AgreementResult:
         """Compares all outputs on all samples; notes and returns the agreement."""

@@ -100,8 +100,8 @@ def check_proto(proto: onnx.ModelProto, source: str) -> None:
     """Checks that a parsed message is a model: protobuf reads some other files without complaint.
 
     Raises:
-        LoadError: If it has no graph, no opset, computes nothing, has weights without a type, or uses parts of ONNX
-            that would be lost.
+        LoadError: If it has no graph, no opset, computes nothing, has weights without a type or values that are maps,
+            or uses parts of ONNX that would be lost.
     """
     if not proto.HasField("graph"):
         known = proto.ir_version > 0 and (proto.opset_import or proto.producer_name)
@@ -120,5 +120,19 @@ def check_proto(proto: onnx.ModelProto, source: str) -> None:
     untyped = next((each.name for each in proto.graph.initializer if not each.data_type), None)
     if untyped is not None:
         raise LoadError(f"The initializer {untyped!r} of {source} has no type.", remedy=_EXPORT_AGAIN)
+    graph = proto.graph
+    mapped = next((v.name for v in (*graph.output, *graph.input, *graph.value_info) if _holds_map(v.type)), None)
+    if mapped is not None:
+        raise LoadError(
+            f"The value {mapped!r} of {source} is a map or a sequence of maps, which is not supported.",
+            remedy="Convert the model again so that it gives tensors: skl2onnx does with options={'zipmap': False}.",
+        )
     if proto.training_info:
         logging.getLogger(__name__).warning("The training information in %s is left out.", source)
+
+
+def _holds_map(kind: onnx.TypeProto) -> bool:
+    """Whether a value is a map, or a sequence or an optional of maps, as ZipMap makes them."""
+    while kind.WhichOneof("value") in {"sequence_type", "optional_type"}:
+        kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
+    return bool(kind.HasField("map_type"))

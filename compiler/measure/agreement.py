@@ -41,6 +41,7 @@ from sardonyx.measure.feeds import Array
 
 _CHUNK = 1 << 18  # elements converted to float64 at a time
 _FEW = 100  # numbers: the mean of as many squared normal errors has a standard error of 14 % (sqrt(2 / n))
+_SURE = -1.645  # the normal quantile of 5 %: the chance that a loss is greater than `AgreementResult.least` tells
 _CONSTANT = 1e-8  # variance relative to the mean square, under which an output counts as constant
 
 # When scores are taken for unnormalised class scores (see `_ClassSums.are_scores`).
@@ -93,7 +94,30 @@ class AgreementResult:
     @property
     def doubtful(self) -> bool:
         """Whether a squared error is the mean over so few numbers that luck decides: one rating a sample, say."""
-        return any(o.kind is OutputKind.REGRESSION and o.compared < _FEW for o in self.per_output)
+        return any(map(_is_doubtful, self.per_output))
+
+    @property
+    def least(self) -> float:
+        """The least agreement that the compared numbers allow with 95 % confidence, where they are few; else `value`.
+
+        n squared errors that are normal and independent have a sum that is distributed as chi-square with n degrees of
+        freedom, so that their mean is below its expectation by no more than the 5 % quantile of that over n. It is
+        computed by Wilson and Hilferty's approximation (1931).
+        """
+        return min((_least(output) for output in self.per_output), default=1.0)
+
+
+def _is_doubtful(output: OutputAgreement) -> bool:
+    return output.kind is OutputKind.REGRESSION and output.compared < _FEW
+
+
+def _least(output: OutputAgreement) -> float:
+    loss = 1 - output.value
+    if not _is_doubtful(output) or loss <= 0.0:
+        return output.value
+    spread = 2 / (9 * output.compared)
+    share: float = (1 - spread + _SURE * spread**0.5) ** 3
+    return 1 - min(1.0, loss / share)
 
 
 class Agreement:

@@ -27,6 +27,7 @@ _BUILT_IN = {
     "smooth-quant": "sardonyx.passes.quantization.methods.smooth:SmoothQuant",
     "split-outliers": "sardonyx.passes.quantization.methods.outliers:SplitOutliers",
     "unroll-loops": "sardonyx.passes.folding.loops:UnrollLoops",
+    "widen-float": "sardonyx.passes.precision.widen:WidenFloat",
 }
 
 

@@ -8,6 +8,7 @@ from sardonyx import ir
 from sardonyx.capabilities import Capabilities, Role
 from sardonyx.errors import SpecError, UsageError
 from sardonyx.passes.base import Pass
+from sardonyx.passes.precision.widen import computes_in_half
 from sardonyx.passes.quantization.methods.presets import ModelKind, model_kind
 from sardonyx.pipeline.registry import available_passes
 
@@ -41,6 +42,8 @@ class QuantizationScheme:
 
 _STATIC, _DYNAMIC, _WEIGHTS = "quantize-static", "quantize-dynamic", "quantize-weights"
 _HALF = "convert-float"
+_WIDE = "widen-float, fuse, cleanup"
+"""Before integers in an FP16 model, where the target runs FP16 in FP32 anyway and finds integer kernels only there."""
 _MOVED = "equalize, smooth-quant"
 """Scales move between layers before ranges are chosen; the float function stays the same."""
 
@@ -178,7 +181,17 @@ def default_schemes(model: ir.Model, capabilities: Capabilities, *, samples: boo
             f"No scheme suits {capabilities.target} {'with' if samples else 'without'} samples.",
             remedy="Name one with --scheme." if samples else "Pass --data, or name a scheme with --scheme.",
         )
-    return tuple(map(scheme_named, names))
+    half = capabilities.floats.get(ir.DataType.FLOAT16)
+    wide = half is not None and half.wraps_others and computes_in_half(model)
+    return tuple(_widened(scheme_named(name)) if wide else scheme_named(name) for name in names)
+
+
+def _widened(scheme: QuantizationScheme) -> QuantizationScheme:
+    return dataclasses.replace(
+        scheme,
+        pipeline=f"{_WIDE}, {scheme.pipeline}",
+        summary=f"{scheme.summary}; FP32 instead of FP16, which the target computes in FP32 anyway",
+    )
 
 
 def with_half_precision(pipeline: str, capabilities: Capabilities) -> str:

@@ -73,6 +73,7 @@ def test_compile_json_is_the_record(
 def test_a_budget_that_cannot_be_met_is_exit_code_1_and_writes_the_exact_model(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decree(monkeypatch, quantized=2.0)
     code, out, _ = run(COMPILE.replace("20%", "0"), capsys, monkeypatch)
     assert code == 1
     assert "more than the budget of 0.00%" in out

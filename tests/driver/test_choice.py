@@ -31,6 +31,10 @@ def candidate(
         ((1.1, 0.0), (0.8, 0.0), "optimized", True),
         ((0.8, 0.0), (0.7, 0.0), "original", True),
         ((0.8, 0.0), (2.0, 0.02), "original", False),
+        ((1.1, 0.0), (1.11, 0.02), "optimized", True),
+        ((1.1, 0.0), (0.8, 0.02), "optimized", True),
+        ((0.8, 0.0), (0.9, 0.02), "original", True),
+        ((1.1, 0.0), (None, 0.02), "optimized", False),
         ((0.999, 0.0), None, "optimized", True),
         ((None, None), None, "optimized", True),
         ((1.0, 1e-9), (2.0, 0.01), "quantized", True),
@@ -38,7 +42,7 @@ def candidate(
 )
 def test_choice(
     optimized: tuple[float | None, float | None],
-    quantized: tuple[float, float] | None,
+    quantized: tuple[float | None, float] | None,
     chosen: str,
     met: bool,
 ) -> None:

@@ -111,6 +111,18 @@ def test_bad_files(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_maps_are_refused_with_the_option_that_avoids_them() -> None:
+    proto = linear()
+    entry = onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, onnx.helper.make_tensor_type_proto(1, None))
+    zipped = onnx.helper.make_value_info("probabilities", onnx.helper.make_sequence_type_proto(entry))
+    zipmap = onnx.helper.make_node("ZipMap", ["y"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    proto.graph.node.append(zipmap)
+    proto.graph.output.append(zipped)
+    with pytest.raises(LoadError, match="'probabilities' of the given model is a map or a sequence of maps") as caught:
+        ir.load(proto)
+    assert "options={'zipmap': False}" in caught.value.remedy
+
+
 def test_every_truncation_is_an_error(tmp_path: Path) -> None:
     data = linear().SerializeToString()
     for size in range(1, len(data)):

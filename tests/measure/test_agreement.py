@@ -192,3 +192,23 @@ def test_samples_of_another_length_are_judged_about_one_mean():
     r = np.concatenate([long.ravel(), short.ravel()]).astype(np.float64)
     expected = 1 - 0.1**2 * r.size / ((r - r.mean()) ** 2).sum()
     assert total.result().value == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("count", "quantile"), [(8, 2.733), (18, 9.390), (60, 43.188), (99, 77.046)])
+def test_few_numbers_allow_a_loss_as_large_as_chi_square_leaves_likely(count, quantile):
+    r = np.random.default_rng(4).standard_normal((count, 1)).astype(np.float32)
+    total = Agreement(["y"])
+    total.update([r], [r + np.float32(0.01)])
+    result = total.result()
+    assert result.doubtful
+    expected = 1 - (1 - result.value) * count / quantile  # quantiles of 5 % from tables
+    assert result.least == pytest.approx(expected, abs=0.03 * (1 - expected))  # 3 %: the approximation
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_the_least_agreement_is_the_agreement_of_an_equal_model_and_of_many_numbers(count):
+    r = np.random.default_rng(4).standard_normal((count, 1)).astype(np.float32)
+    total = Agreement(["y"])
+    total.update([r], [r + np.float32(0.01 if count == 100 else 0)])
+    result = total.result()
+    assert result.least == result.value
