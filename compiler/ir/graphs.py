@@ -102,13 +102,18 @@ def structure(model: oir.Model) -> int:
     and shapes. A copy of the model has another number.
     """
     parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
-    for graph in all_graphs(model):
+    pending = deque(root_graphs(model))
+    while pending:
+        graph = pending.popleft()
         parts += [(id(v), v.name, v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
         parts += [id(v.const_value) for v in graph.initializers.values()]
         parts += [(id(v), v.name) for v in graph.outputs]
-        for node in graph:
+        for node in graph:  # once, subgraphs found on the way: every pass asks for this
             parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
-            parts += map(id, node.attributes.data.values())
+            for attr in node.attributes.data.values():
+                parts.append(id(attr))
+                if attr.type in _GRAPH_TYPES:
+                    pending += _attribute_graphs(attr)
     return hash(tuple(parts))
 
 
