@@ -123,6 +123,7 @@ class _GraphRewriter:
         self.opset = opset
         self.done = done
         self.refused: set[tuple[str, str | None]] = set()
+        self.left: dict[ir.Value, None] = {}  # initializers that removed nodes have read
         self.present = {node.op_type for node in graph}
         self.rules = rules
         self.index: dict[str, list[_Indexed]] = {}
@@ -162,6 +163,7 @@ class _GraphRewriter:
                 if other.graph is self.graph and other not in queued:
                     queued.add(other)
                     queue.append(other)
+        ir.remove_unused_initializers(self.left)
 
     def applicable(self, node: ir.Node) -> Iterator[tuple[Rule, Match]]:
         """Yields the matches at a node that no check refuses, and notes the others."""
@@ -205,7 +207,8 @@ class _GraphRewriter:
         beside = [old.producer() for old, _ in editor.replaced]
         for old, new in exchanged:
             self._exchange(old, new, editor)
-        ir.remove_unused([*reversed(found.nodes), *(node for node in beside if node is not None)])
+        unused = [*reversed(found.nodes), *(node for node in beside if node is not None)]
+        self.left.update(dict.fromkeys(ir.remove_unused_nodes(unused)))
         if elsewhere:
             self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1
