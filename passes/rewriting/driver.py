@@ -13,7 +13,7 @@ from functools import lru_cache
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Refusal
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators, producers, roots
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, Start, operators, roots, starts
 from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 
 REWRITES_PER_NODE = 8
@@ -103,9 +103,11 @@ class _Indexed:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.roots = tuple(dict.fromkeys(op_type for root in roots(rule.pattern) for op_type in root.op_types))
         self.needs = tuple(operators(rule.pattern))
-        self.producers = producers(rule.pattern)
+        self.starts: dict[str, list[Start]] = {}
+        for start in starts(rule.pattern):
+            for op_type in start.op_types:
+                self.starts.setdefault(op_type, []).append(start)
 
 
 @lru_cache(maxsize=1024)
@@ -134,7 +136,7 @@ class _GraphRewriter:
         self.index.clear()
         for each in self.rules:
             if not any(self.present.isdisjoint(wanted) for wanted in each.needs):
-                for op_type in each.roots:
+                for op_type in each.starts:
                     self.index.setdefault(op_type, []).append(each)
 
     def run(self) -> None:
@@ -170,9 +172,11 @@ class _GraphRewriter:
         candidates = self.index.get(node.op_type)
         if candidates is None:
             return
-        computed_by = {p.op_type for value in node.inputs if value is not None and (p := value.producer()) is not None}
+        producers = [value.producer() for value in node.inputs if value is not None]
+        computed_by = {producer.op_type for producer in producers if producer is not None}
+        constants = sum(producer is None or producer.op_type == "Constant" for producer in producers)
         for each in candidates:
-            if any(computed_by.isdisjoint(wanted) for wanted in each.producers):
+            if not any(start.admits(computed_by, constants) for start in each.starts[node.op_type]):
                 continue
             found = each.rule.find(node)
             if isinstance(found, Mismatch):
