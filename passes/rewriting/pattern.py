@@ -116,12 +116,14 @@ class Match:
         nodes: All matched nodes, the root last.
         values: Values by the name of their Var or Const.
         named: Nodes by the name of their Op.
+        plans: What a rule's check has worked out for its rewrite, by the rule's name.
     """
 
     root: ir.Node
     nodes: tuple[ir.Node, ...]
     values: Mapping[str, ir.Value]
     named: Mapping[str, ir.Node]
+    plans: dict[str, Any] = field(default_factory=dict, compare=False, kw_only=True)
 
     @property
     def outputs(self) -> tuple[ir.Value, ...]:
