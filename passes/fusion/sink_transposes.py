@@ -133,14 +133,14 @@ class _Region:
         Returns:
             By how many there will be fewer Transposes; 0 where nothing is to be gained.
         """
-        import networkx
-        from networkx.algorithms.flow import edmonds_karp
-
         labels: dict[ir.Node, int] = {node: index for index, node in enumerate(self.turns)}
         ends = [(value, self._supply(value, labels), self._demands(value, labels)) for value in self.values()]
         now = sum(_is_transposed(supply, demands) for _, supply, demands in ends)
         if now <= 1 and any(supply == PLAIN or PLAIN in demands for _, supply, demands in ends):
             return 0  # most regions: they are connected, so that between a plain end and a turned one stays a Transpose
+        import networkx
+        from networkx.algorithms.flow import edmonds_karp
+
         network = networkx.DiGraph()
         network.add_nodes_from((PLAIN, TURNED))
         for value, supply, demands in ends:
