@@ -58,6 +58,8 @@ from sardonyx.ir.graphs import (
     operator_counts,
     paused_gc,
     remove_unused,
+    remove_unused_initializers,
+    remove_unused_nodes,
     structure,
     with_subgraphs,
 )
@@ -161,6 +163,8 @@ __all__ = [
     "read_bytes",
     "read_chunks",
     "remove_unused",
+    "remove_unused_initializers",
+    "remove_unused_nodes",
     "replace_all_uses_with",
     "replace_nodes_and_values",
     "require_valid",

@@ -102,13 +102,18 @@ def structure(model: oir.Model) -> int:
     and shapes. A copy of the model has another number.
     """
     parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
-    for graph in all_graphs(model):
+    pending = deque(root_graphs(model))
+    while pending:
+        graph = pending.popleft()
         parts += [(id(v), v.name, v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
         parts += [id(v.const_value) for v in graph.initializers.values()]
         parts += [(id(v), v.name) for v in graph.outputs]
-        for node in graph:
+        for node in graph:  # once, subgraphs found on the way: every pass asks for this
             parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
-            parts += map(id, node.attributes.data.values())
+            for attr in node.attributes.data.values():
+                parts.append(id(attr))
+                if attr.type in _GRAPH_TYPES:
+                    pending += _attribute_graphs(attr)
     return hash(tuple(parts))
 
 
@@ -211,6 +216,17 @@ def add_initializer(
 
 def remove_unused(nodes: Iterable[oir.Node]) -> None:
     """Removes those of `nodes` whose outputs nothing needs, and what only they needed: nodes and initializers."""
+    remove_unused_initializers(remove_unused_nodes(nodes))
+
+
+def remove_unused_nodes(nodes: Iterable[oir.Node]) -> list[oir.Value]:
+    """Removes those of `nodes` whose outputs nothing needs, and the nodes that only they needed.
+
+    Returns:
+        The initializers that they read, each once. Many small edits look at those once in the end, as looking whether
+        a value is used takes time in proportion to its uses.
+    """
+    constants: dict[oir.Value, None] = {}
     pending = deque(nodes)
     while pending:
         node = pending.popleft()
@@ -219,13 +235,22 @@ def remove_unused(nodes: Iterable[oir.Node]) -> None:
         read = dict.fromkeys(value for value in (*node.inputs, *_detach_subgraphs(node)) if value is not None)
         node.graph.remove(node, safe=True)
         for value in read:
-            if value.uses() or value.is_graph_output() or value.is_graph_input():
-                continue
-            producer, graph = value.producer(), value.graph
+            producer = value.producer()
             if producer is not None:
                 pending.append(producer)
-            elif value.is_initializer() and graph is not None and value.name is not None:
-                graph.initializers.pop(value.name)
+            elif value.is_initializer():
+                constants[value] = None
+    return list(constants)
+
+
+def remove_unused_initializers(values: Iterable[oir.Value]) -> None:
+    """Removes those of `values` that are initializers and that nothing needs."""
+    for value in values:
+        graph = value.graph
+        if graph is None or not value.is_initializer() or value.is_graph_output() or value.is_graph_input():
+            continue
+        if value.name is not None and not value.uses():
+            graph.initializers.pop(value.name)
 
 
 def _detach_subgraphs(node: oir.Node) -> list[oir.Value | None]:

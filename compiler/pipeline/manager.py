@@ -2,7 +2,7 @@
 
 The model is verified before the first pass and after each one. A pass that raises, breaks an invariant, changes the
 model's inputs or outputs, or is vetoed by the hook between passes is undone, and only that pass; its record says why,
-and the pipeline goes on.
+and the pipeline goes on. A pass that would find the model as its last run has left it is not run again.
 """
 
 import logging
@@ -112,13 +112,16 @@ class PassManager:
         start = time.perf_counter()
         interface = _interface(model)
         try:
-            result = self._apply(instance, model)
-            structure = ir.structure(result.model)
+            if instance in known.settled:
+                result, structure = PassResult(model, False), known.structure
+            else:
+                result = self._apply(instance, model)
+                structure = ir.structure(result.model)
             if result.modified or structure != known.structure:
                 ir.require_valid(result.model)
                 _require_interface(interface, result.model)
             seconds = time.perf_counter() - start
-            after = _Known(structure, _size(result.model) if result.modified else known.size)
+            after = known.after(instance, result, structure)
             record = _record(instance, (known.size, after.size), result, seconds)
             if self.hook is not None:
                 self.hook(history.good, result.model, record)
@@ -157,14 +160,22 @@ def _size(model: ir.Model) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the manager knows of a model: its structure, nodes and bytes."""
+    """What the manager knows of a model: its structure, nodes and bytes, and the passes that would not change it."""
 
     structure: int
     size: tuple[int, int]
+    settled: tuple[Pass, ...] = ()
 
     @classmethod
     def of(cls, model: ir.Model) -> "_Known":
         return cls(ir.structure(model), _size(model))
+
+    def after(self, instance: ir.PassBase, result: PassResult, structure: int) -> "_Known":
+        """Returns what is known after a pass. Ours change nothing the second time; of others that is not known."""
+        settled = (instance,) if isinstance(instance, Pass) else ()
+        if result.modified or structure != self.structure:
+            return _Known(structure, _size(result.model) if result.modified else self.size, settled)
+        return _Known(structure, self.size, (*self.settled, *settled))
 
 
 def _record(

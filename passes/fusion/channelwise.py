@@ -70,12 +70,12 @@ class _AfterLinear(Rule):
 
     def check(self, found: Match, opset: int) -> str | None:
         """Refuses what is not constant, not per channel, not finite, or would copy a large weight."""
-        plan = self._plan(found)
+        plan = found.plans[self.name] = self._plan(found)
         return plan if isinstance(plan, str) else None
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the operator with scaled weights, and the moves behind it."""
-        plan = self._plan(found)
+        plan = found.plans[self.name]
         assert isinstance(plan, _Plan), "the check refuses other matches"
         linear = plan.linear
         weight = scaled_weight(linear, plan.scale, linear.output, editor)
@@ -175,12 +175,12 @@ class _BeforeLinear(Rule):
         """
         if ends_form(found.values["x"]):
             return f"{found.named['affine'].name} ends a normalization or Gelu, which runtimes compute as a whole"
-        plan = self._plan(found)
+        plan = found.plans[self.name] = self._plan(found)
         return plan if isinstance(plan, str) else None
 
     def rewrite(self, found: Match, editor: Editor) -> ir.Value:
         """Builds the operator with scaled weights on the map's input, moved as before."""
-        plan = self._plan(found)
+        plan = found.plans[self.name]
         assert isinstance(plan, _Plan), "the check refuses other matches"
         linear, x = plan.linear, found.values["x"]
         for move in _moves(found):

@@ -159,9 +159,8 @@ def _bias_obstacle(linear: Linear) -> str | None:
 
 def copy_obstacle(linear: Linear, removed: tuple[ir.Node, ...]) -> str | None:
     """Why the weight must not be copied, or None."""
-    shared = any(use.node not in removed for use in linear.weight.uses())
-    if shared and linear.tensor.nbytes > SHARED_BYTES:
-        size = linear.tensor.nbytes
+    size = linear.tensor.nbytes
+    if size > SHARED_BYTES and any(use.node not in removed for use in linear.weight.uses()):
         return f"other nodes use {linear.weight.name} too, and a scaled copy would add {size} bytes"
     return None
 

@@ -5,7 +5,7 @@ border. Operators that work in either layout are permuted as a region, so that t
 Which nodes to permute is a minimum cut: a value that is made in one layout and read in the other costs a Transpose.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -133,18 +133,19 @@ class _Region:
         Returns:
             By how many there will be fewer Transposes; 0 where nothing is to be gained.
         """
-        import networkx
-
         labels: dict[ir.Node, int] = {node: index for index, node in enumerate(self.turns)}
+        ends = [(value, self._supply(value, labels), self._demands(value, labels)) for value in self.values()]
+        now = sum(_is_transposed(supply, demands) for _, supply, demands in ends)
+        if now <= 1 and any(supply == PLAIN or PLAIN in demands for _, supply, demands in ends):
+            return 0  # most regions: they are connected, so that between a plain end and a turned one stays a Transpose
+        import networkx
+        from networkx.algorithms.flow import edmonds_karp
+
         network = networkx.DiGraph()
         network.add_nodes_from((PLAIN, TURNED))
-        now = 0
-        for value in self.values():
-            supply, demands = self._supply(value, labels), self._demands(value, labels)
-            as_it_is = {PLAIN if isinstance(demand, int) else demand for demand in demands}
-            now += any(demand != (supply if supply == TURNED else PLAIN) for demand in as_it_is)
+        for value, supply, demands in ends:
             _connect(network, value, supply, demands)
-        cost, (_, turned) = networkx.minimum_cut(network, PLAIN, TURNED)
+        cost, (_, turned) = networkx.minimum_cut(network, PLAIN, TURNED, flow_func=edmonds_karp)
         gain = now - int(cost)
         self.turned = {node for node, label in labels.items() if label in turned} if gain > 0 else set()
         return max(gain, 0)
@@ -199,6 +200,11 @@ class _Region:
     def absorbs(self, node: ir.Node, value: ir.Value) -> bool:
         """Whether a node is a Transpose of the region's value that remains, with one permutation or another."""
         return _perm(node) is not None and self.follows(value.producer()) and node.graph is self.graph
+
+
+def _is_transposed(supply: int | str, demands: Set[int | str]) -> bool:
+    """Whether a value is read in another form than it is made in, while no node of the region is permuted."""
+    return any((demand == TURNED) != (supply == TURNED) for demand in demands)
 
 
 def _connect(network: "DiGraph[Any]", value: ir.Value, supply: int | str, demands: set[int | str]) -> None:

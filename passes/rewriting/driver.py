@@ -13,7 +13,7 @@ from functools import lru_cache
 from sardonyx import ir
 from sardonyx.errors import PassError
 from sardonyx.passes.base import Refusal
-from sardonyx.passes.rewriting.pattern import Match, Mismatch, operators, producers, roots
+from sardonyx.passes.rewriting.pattern import Match, Mismatch, Start, operators, roots, starts
 from sardonyx.passes.rewriting.rule import Editor, RewriteRefusedError, Rule
 
 REWRITES_PER_NODE = 8
@@ -103,9 +103,11 @@ class _Indexed:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.roots = tuple(dict.fromkeys(op_type for root in roots(rule.pattern) for op_type in root.op_types))
         self.needs = tuple(operators(rule.pattern))
-        self.producers = producers(rule.pattern)
+        self.starts: dict[str, list[Start]] = {}
+        for start in starts(rule.pattern):
+            for op_type in start.op_types:
+                self.starts.setdefault(op_type, []).append(start)
 
 
 @lru_cache(maxsize=1024)
@@ -123,6 +125,7 @@ class _GraphRewriter:
         self.opset = opset
         self.done = done
         self.refused: set[tuple[str, str | None]] = set()
+        self.left: dict[ir.Value, None] = {}  # initializers that removed nodes have read
         self.present = {node.op_type for node in graph}
         self.rules = rules
         self.index: dict[str, list[_Indexed]] = {}
@@ -133,7 +136,7 @@ class _GraphRewriter:
         self.index.clear()
         for each in self.rules:
             if not any(self.present.isdisjoint(wanted) for wanted in each.needs):
-                for op_type in each.roots:
+                for op_type in each.starts:
                     self.index.setdefault(op_type, []).append(each)
 
     def run(self) -> None:
@@ -162,15 +165,18 @@ class _GraphRewriter:
                 if other.graph is self.graph and other not in queued:
                     queued.add(other)
                     queue.append(other)
+        ir.remove_unused_initializers(self.left)
 
     def applicable(self, node: ir.Node) -> Iterator[tuple[Rule, Match]]:
         """Yields the matches at a node that no check refuses, and notes the others."""
         candidates = self.index.get(node.op_type)
         if candidates is None:
             return
-        computed_by = {p.op_type for value in node.inputs if value is not None and (p := value.producer()) is not None}
+        producers = [value.producer() for value in node.inputs if value is not None]
+        computed_by = {producer.op_type for producer in producers if producer is not None}
+        constants = sum(producer is None or producer.op_type == "Constant" for producer in producers)
         for each in candidates:
-            if any(computed_by.isdisjoint(wanted) for wanted in each.producers):
+            if not any(start.admits(computed_by, constants) for start in each.starts[node.op_type]):
                 continue
             found = each.rule.find(node)
             if isinstance(found, Mismatch):
@@ -205,7 +211,8 @@ class _GraphRewriter:
         beside = [old.producer() for old, _ in editor.replaced]
         for old, new in exchanged:
             self._exchange(old, new, editor)
-        ir.remove_unused([*reversed(found.nodes), *(node for node in beside if node is not None)])
+        unused = [*reversed(found.nodes), *(node for node in beside if node is not None)]
+        self.left.update(dict.fromkeys(ir.remove_unused_nodes(unused)))
         if elsewhere:
             self.graph.sort()  # readers of another node's output may stand before the root
         self.done.stats[rule.name] += 1

@@ -8,6 +8,7 @@ order of two inputs. A failed match says which node ended it, so that a user can
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -115,12 +116,14 @@ class Match:
         nodes: All matched nodes, the root last.
         values: Values by the name of their Var or Const.
         named: Nodes by the name of their Op.
+        plans: What a rule's check has worked out for its rewrite, by the rule's name.
     """
 
     root: ir.Node
     nodes: tuple[ir.Node, ...]
     values: Mapping[str, ir.Value]
     named: Mapping[str, ir.Node]
+    plans: dict[str, Any] = field(default_factory=dict, compare=False, kw_only=True)
 
     @property
     def outputs(self) -> tuple[ir.Value, ...]:
@@ -179,12 +182,45 @@ def operators(pattern: Pattern) -> Iterator[frozenset[str]]:
         yield frozenset(pattern.computed_by)
 
 
-def producers(pattern: Op | AnyOf) -> tuple[frozenset[str], ...]:
-    """Returns sets of operators, of each of which one must compute an input of the root: seen before matching."""
-    first, *others = (
-        {frozenset(part.op_types) for part in root.inputs if isinstance(part, Op)} for root in roots(pattern)
+@dataclass(frozen=True)
+class Start:
+    """What can be seen of a pattern's root, or of one of its alternatives, without matching it.
+
+    Attributes:
+        op_types: The root's operators.
+        producers: Sets of operators, of each of which one must compute an input of the root.
+        constants: How many inputs of the root must be constants.
+    """
+
+    op_types: tuple[str, ...]
+    producers: tuple[frozenset[str], ...]
+    constants: int
+
+    def admits(self, computed_by: AbstractSet[str], constants: int) -> bool:
+        """Whether a node may match whose inputs these operators compute and of which so many may be constants."""
+        return constants >= self.constants and not any(map(computed_by.isdisjoint, self.producers))
+
+
+def starts(pattern: Op | AnyOf) -> tuple[Start, ...]:
+    """Returns what can be seen of each root that a match may start from."""
+    return tuple(
+        Start(
+            root.op_types,
+            tuple(wanted for part in root.inputs if (wanted := _computed_by(part))),
+            sum(isinstance(part, Const) for part in root.inputs),
+        )
+        for root in roots(pattern)
     )
-    return tuple(first.intersection(*others))
+
+
+def _computed_by(pattern: Pattern) -> frozenset[str]:
+    """Operators of which one must compute what matches; empty where it may be computed by any or by none."""
+    if isinstance(pattern, AnyOf):
+        parts = [_computed_by(part) for part in pattern.patterns]
+        return frozenset().union(*parts) if all(parts) else frozenset()
+    if isinstance(pattern, Op):
+        return frozenset(pattern.op_types)
+    return frozenset(pattern.computed_by) if isinstance(pattern, Var) else frozenset()
 
 
 def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:

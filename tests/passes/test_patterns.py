@@ -7,7 +7,7 @@ from onnx import parser
 from sardonyx import ir
 from sardonyx.passes.fusion.fuse import RULES
 from sardonyx.passes.rewriting.driver import near_misses
-from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Mismatch, Op, Var, match, operators, roots
+from sardonyx.passes.rewriting.pattern import AnyOf, Const, Match, Mismatch, Op, Var, match, operators, roots, starts
 from tests import models_for_tests as build
 
 X = Var("x")
@@ -41,6 +41,17 @@ def test_the_roots_are_the_alternatives() -> None:
 def test_what_all_alternatives_need_is_needed() -> None:
     needed = set(operators(AnyOf(Op("Mul", X, Op("Erf", X)), Op("Div", Op("Mul", Op("Erf", X), X), X))))
     assert needed == {frozenset({"Mul", "Div"}), frozenset({"Mul"}), frozenset({"Erf"})}
+
+
+def test_what_a_root_shows_is_told_for_each_alternative() -> None:
+    clip = AnyOf(Op("Clip", X), AnyOf(Op("Relu", X), Op("Max", X, Const("floor"))))
+    first, second = starts(AnyOf(Op("Mul", clip, Const("two", 2.0)), Op(("Add", "Sub"), Var("a", ("Exp",)), X)))
+    assert (first.op_types, first.producers, first.constants) == (("Mul",), (frozenset({"Clip", "Relu", "Max"}),), 1)
+    assert (second.op_types, second.producers, second.constants) == (("Add", "Sub"), (frozenset({"Exp"}),), 0)
+    assert starts(Op("Mul", AnyOf(X, Op("Clip", X)), X))[0].producers == (), "it may be computed by none"
+    assert first.admits({"Relu"}, 1)
+    assert not first.admits({"Relu"}, 0)
+    assert not first.admits({"Exp"}, 1)
 
 
 @pytest.mark.parametrize("text", ["y = Max(x, two)", "y = Max(two, x)", "y = Min(two, x)"])

@@ -155,3 +155,28 @@ def test_our_passes_run_as_passes_of_onnx_ir() -> None:
     result = Fuse(disable=("fuse-pad",))(load())
     assert result.modified
     assert isinstance(result, PassResult)
+
+
+@dataclass(frozen=True)
+class CountRuns(Pass):
+    """Counts how often it ran, in the context's memory."""
+
+    name = "count-runs"
+    summary = "for tests"
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        context.memory[self] = context.memory.get(self, 0) + 1
+        return PassResult(model, False)
+
+
+def test_a_pass_is_not_repeated_where_nothing_changed_since_it_ran() -> None:
+    fuse, counted, context = Fuse(disable=("fuse-pad",)), CountRuns(), PassContext()
+    result = PassManager([counted, Refuse(), counted, fuse, counted, fuse], context=context).run(load())
+    assert context.memory[counted] == 2
+    assert [r.status for r in result.records[2:]] == [
+        Status.UNCHANGED,
+        Status.APPLIED,
+        Status.UNCHANGED,
+        Status.UNCHANGED,
+    ]
+    assert result.records[-1].nodes == (10, 10)
