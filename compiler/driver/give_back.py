@@ -86,14 +86,14 @@ class Quantizer:
         return Variant(result.model, result.records)
 
     def pair(self, quantized: Variant) -> Pair:
-        """Returns a variant beside the float model that went through all passes but those that made a plan.
+        """Returns a variant beside the float model that went through all passes but those that quantized.
 
         Raises:
             PassError: If there is no target's table.
         """
         if self._context.capabilities is None:
             raise PassError("Noise is measured by a target's table.", remedy="Name one with --target.")
-        planning = ["plan" in record.details for record in quantized.records]
+        planning = [bool(record.details.get("plan", {}).get("points")) for record in quantized.records]
         passes = [each for each, plans in zip(self._passes, planning, strict=True) if not plans]
         floats = PassManager(passes, context=self._context).run(ir.clone(self._model)).model
         return Pair(floats, quantized.model, self._context.capabilities)

@@ -134,18 +134,11 @@ class _Quantization:
         exact = parse_pipeline(self.job.recipe.optimize, available_passes())
         optimized = self._apply(exact, loaded.model, None)[0]
         digest = ir.digest(optimized)
-        names = {value.name for graph in ir.all_graphs(optimized) for value in ir.graph_values(graph)}
         lossy = self._passes(optimized)
         self.record.pipeline = format_pipeline((*exact, *lossy))
         quantized, records = self._apply(lossy, optimized, samples)
         _require_done(records)
         plan = {**(joined_plan(records) or {}), "model": digest}
-        made = [point["value"] for point in plan.get("points", ()) if point["value"] not in names]
-        if made:
-            self.record.warnings.append(
-                f"The plan cannot be applied with --plan: {made[0]!r} is none of the model's values but was made by "
-                "a pass that moved scales, and a plan does not hold those."
-            )
         self.record.chosen, self.record.met_budget = QUANTIZED, True
         return QuantizeResult(quantized, plan, self.record, self._write(quantized, plan))
 

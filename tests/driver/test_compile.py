@@ -52,7 +52,7 @@ def test_the_record_tells_all(source: Path, tmp_path: Path) -> None:
     for candidate in record.candidates:
         assert candidate.accuracy is not None
         assert candidate.latency is not None
-        assert candidate.accuracy.samples in (3, 9)  # the held-out ones, or those of calibration where they agree less
+        assert candidate.accuracy.samples in (3, 12)  # the held-out ones, or all where these are too few to tell
     assert all(decision.reason for decision in record.decisions)
     assert record.samples["calibration"] + record.samples["held_out"] == 12
     assert len(record.samples["fingerprint"]) == 64
