@@ -4,10 +4,12 @@
 
 FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()` (feeds) and `evaluate(run)` (higher is better).
 Every tool gets the same feeds. Per model and variant a JSON line goes to the results file and is not measured again
-when the benchmark is run anew: the metric, its relative loss, the median ratio of paired latencies against the original
-on one thread with its 95 % interval, the share of multiply-accumulates of Conv, MatMul and Gemm whose operands are
-integers (at the sizes of the first feed), the share of the elements of weights (LSTM and GRU included) that are
-integers, and the seconds that quantizing took. The markdown table at the end is made of all lines.
+when the benchmark is run anew: the metric, its relative loss, the signal-to-noise ratio of the outputs in dB (power of
+the original's outputs over that of the error, on the data of the metric, which are not those of calibration), the
+median ratio of paired latencies against the original on one thread with its 95 % interval, the share of multiply-
+accumulates of Conv, MatMul and Gemm whose operands are integers (at the sizes of the first feed), the share of the
+elements of weights (LSTM and GRU included) that are integers, and the seconds that quantizing took. The markdown table
+at the end is made of all lines.
 
 The default variants are the schemes that `sardonyx compile` tries on a model of that kind; the first is what
 `sardonyx quantize` takes.
@@ -20,6 +22,7 @@ are installed: `pip install nncf "nvidia-modelopt[onnx]"` (then `onnxruntime` ag
 import argparse
 import importlib.util
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +30,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.static_int8 import OPSET, Task, folder_tasks, quantize_with_onnxruntime
 from sardonyx import ir
@@ -48,6 +53,7 @@ OURS: Mapping[str, str] = {
     "equalize": "equalize, quantize-static{methods=[]}",
     "smooth-quant": "smooth-quant, quantize-static{methods=[]}",
     "split-outliers": "split-outliers, quantize-static{methods=[]}",
+    "convolutional default without bias-correction": 'equalize, smooth-quant, quantize-static{methods=["mse-ranges"]}',
     **{name: f'quantize-static{{methods=["{name}"]}}' for name in METHODS},
     "all methods": 'equalize, smooth-quant, quantize-static{methods=["response-ranges","output-mse-weights","gptq",'
     '"bias-correction"]}',
@@ -57,6 +63,7 @@ DEFAULT_SCHEMES = 3
 """Most schemes that any kind of model has by default."""
 
 Feeds = list[dict[str, Any]]
+Run = Callable[[Mapping[str, Any]], list[Any]]
 Quantizer = Callable[[Path, Feeds, Path], Path]
 """Takes a model's file, samples and a scratch folder, and returns the file that it wrote."""
 
@@ -132,7 +139,6 @@ def with_nncf(source: Path, feeds: Feeds, scratch: Path) -> Path:
 
 def with_modelopt(source: Path, feeds: Feeds, scratch: Path) -> Path:
     """modelopt.onnx.quantization.quantize, with its defaults."""
-    import numpy as np
     from modelopt.onnx.quantization import quantize
 
     stacked = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
@@ -203,6 +209,32 @@ def _weight_elements(node: ir.Node) -> int:
     return total
 
 
+class Noise:
+    """The error of a model's outputs against another's, over all runs.
+
+    Attributes:
+        signal: Sum of squares of the other's outputs.
+        noise: Sum of squares of the errors.
+    """
+
+    def __init__(self, run: Run, reference: Run) -> None:
+        self._run, self._reference = run, reference
+        self.signal = self.noise = 0.0
+
+    def run(self, feed: Mapping[str, Any]) -> list[Any]:
+        """Runs both models and returns what the first one puts out."""
+        outputs = self._run(feed)
+        for got, wanted in zip(outputs, self._reference(feed), strict=True):
+            self.signal += float(np.sum(np.square(wanted, dtype=np.float64)))
+            self.noise += float(np.sum(np.square(np.subtract(got, wanted, dtype=np.float64))))
+        return outputs
+
+    @property
+    def decibels(self) -> float | None:
+        """Signal over noise; None where there is no noise or no signal."""
+        return 10 * math.log10(self.signal / self.noise) if self.signal and self.noise else None
+
+
 def measure(task: Task, quantizer: Quantizer, original: Session, reference: float) -> dict[str, Any]:
     """Quantizes a model and measures the result; a tool that fails is a result, too."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -211,7 +243,8 @@ def measure(task: Task, quantizer: Quantizer, original: Session, reference: floa
             path = quantizer(task.path, task.feeds, Path(scratch))
             seconds = time.monotonic() - start
             with Session(path) as session:
-                value = float(task.evaluate(session.run))
+                noise = Noise(session.run, original.run)
+                value = float(task.evaluate(noise.run))
                 timing = paired_latency(original, session, task.feeds[0], seconds=SECONDS)
         except NotForThisModel:
             return {"skipped": True}
@@ -221,6 +254,7 @@ def measure(task: Task, quantizer: Quantizer, original: Session, reference: floa
         return {
             "metric": round(value, 5),
             "drop": round((reference - value) / abs(reference), 5),
+            "snr_db": None if noise.decibels is None else round(noise.decibels, 1),
             "speedup": round(timing.ratio, 3),
             "interval": [round(timing.low, 3), round(timing.high, 3)],
             "int8_macs": round(macs, 4),
@@ -257,7 +291,7 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Loss, speed-up and shares of integer multiply-accumulates and weights as a markdown table."""
+    """Loss, noise, speed-up and shares of integer multiply-accumulates and weights as a markdown table."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     cells = {(row["model"], row["variant"]): row for row in rows}
     lines = ["| variant | " + " | ".join(models) + " |", "|---" * (len(models) + 1) + "|"]
@@ -272,7 +306,9 @@ def _cell(row: dict[str, Any] | None) -> str:
         return ""
     if "failed" in row:
         return "failed"
-    return f"{row['drop']:.2%}, {row['speedup']:.2f}x, {row['int8_macs']:.0%} / {row['int8_weights']:.0%}"
+    noise = "exact" if row["snr_db"] is None else f"{row['snr_db']:.1f} dB"
+    shares = f"{row['int8_macs']:.0%} / {row['int8_weights']:.0%}"
+    return f"{row['drop']:.2%}, {noise}, {row['speedup']:.2f}x, {shares}"
 
 
 def main() -> None:
