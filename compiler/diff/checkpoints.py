@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -205,7 +206,13 @@ def _is_corrected_bias(values: tuple[ir.Value, ir.Value], tensors: tuple[ir.Tens
     if integers is None or integers.dtype != ir.DataType.INT32:
         return False
     old, new = (ir.read_array(tensor).astype(np.float64) for tensor in tensors)
-    return bool(np.abs(old - new).max(initial=0.0) > constant_bounds(restorer, 1.0, values[0].dtype)[1])
+    errors, rms = np.abs(old - new), _rms(old)
+    usual, largest = constant_bounds(restorer, rms, values[0].dtype)
+    return bool(_rms(errors) > usual * rms or errors.max(initial=0.0) > largest)
+
+
+def _rms(array: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
 
 
 def _same_constant(old: ir.Value, new: ir.Value) -> bool:
