@@ -4,13 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
-from typing import Any
-
-import numpy as np
 
 from sardonyx import ir
 from sardonyx.diff.dequantize import restored_constant, stored_tensors
-from sardonyx.diff.expectation import constant_bounds
 from sardonyx.diff.quantities import Pairs, is_dequantize, is_quantize
 from sardonyx.diff.segments import Replacement, Segment, Wiring
 
@@ -59,7 +55,7 @@ class Checkpoint:
         before: Name of the value in the first model.
         after: Name of the value in the second.
         before_nodes: Nodes of the first model between this quantity and those it is computed from.
-        after_nodes: The same of the second; without constant subexpressions, like the former, but for corrected biases.
+        after_nodes: The same of the second; without constant subexpressions, like the former.
         before_reads: Names of the first model's values that the readers of `after_reads` are given.
         after_reads: Names of the values that the nodes of the second model take from outside.
         constants: Constants of the second model that are compared by themselves.
@@ -106,7 +102,6 @@ class Planner:
         self._stops_before = pairs.before_values
         self._stops_after = pairs.after_values
         self._constants: dict[tuple[ir.Value, ir.Node], ConstantPair] = {}
-        self._corrected: set[ir.Node | None] = set()
 
     def plan(self) -> Plan:
         """Returns the places. Values that are no tensors are left out."""
@@ -134,7 +129,7 @@ class Planner:
             before=before.name or "",
             after=after.name or "",
             before_nodes=nodes_before,
-            after_nodes=tuple(n for n in part_after.nodes if n in nodes_after or n in self._corrected),
+            after_nodes=nodes_after,
             before_reads=tuple((self._given.get(value) or value).name or "" for value in part_after.reads),
             after_reads=tuple(value.name or "" for value in part_after.reads),
             constants=tuple(constants),
@@ -160,9 +155,6 @@ class Planner:
         if (new, a) not in self._constants:
             tensors = restored_constant(old), restored_constant(new)
             if tensors[0] is None or tensors[1] is None:
-                return None
-            if _is_corrected_bias((old, new), (tensors[0], tensors[1])):
-                self._corrected.add(new.producer())
                 return None
             self._constants[new, a] = ConstantPair(old, new, tensors[0], tensors[1], b, a)
         return self._constants[new, a]
@@ -192,27 +184,6 @@ def _comparable_constants(old: ir.Value, new: ir.Value) -> bool:
     if not (_is_constant(old) and _is_constant(new)) or old.dtype is None or not old.dtype.is_floating_point():
         return False
     return old.dtype == new.dtype and old.shape is not None and old.shape == new.shape
-
-
-def _is_corrected_bias(values: tuple[ir.Value, ir.Value], tensors: tuple[ir.TensorProtocol, ir.TensorProtocol]) -> bool:
-    """Whether a bias became INT32 and another than that grid explains, so that the node which adds it answers for it.
-
-    Bias correction takes away what the rounding of a node's weights adds on average.
-    """
-    was, restorer = (value.producer() for value in values)
-    if restorer is None or not is_dequantize(restorer) or (was is not None and is_dequantize(was)):
-        return False
-    integers = restorer.inputs[0]
-    if integers is None or integers.dtype != ir.DataType.INT32:
-        return False
-    old, new = (ir.read_array(tensor).astype(np.float64) for tensor in tensors)
-    errors, rms = np.abs(old - new), _rms(old)
-    usual, largest = constant_bounds(restorer, rms, values[0].dtype)
-    return bool(_rms(errors) > usual * rms or errors.max(initial=0.0) > largest)
-
-
-def _rms(array: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
 
 
 def _same_constant(old: ir.Value, new: ir.Value) -> bool:

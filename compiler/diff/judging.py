@@ -104,6 +104,8 @@ class Judge:
         restorer = pair.after.producer()
         rms = float(np.sqrt(np.mean(np.square(old, dtype=np.float64)))) if old.size else 0.0
         bound, largest = constant_bounds(restorer if is_dequantize(restorer) else None, rms, pair.before.dtype)
+        shift = self._largest_shift(pair)
+        bound, largest = bound + (shift / rms if rms else 0.0), largest + shift
         if place is not None:
             unknown = self._settled.uncertainty_at(place)
             bound, largest = bound + unknown, largest + unknown * float(np.abs(old).max(initial=0.0))
@@ -126,6 +128,25 @@ class Judge:
             rescaled=None if factors is None else ChannelFactors.of(factors),
             why=f"an element is {error.max_abs:.3g} off, more than {largest:.3g}" if far else error.reason,
         )
+
+    def _largest_shift(self, pair: ConstantPair) -> float:
+        """By how much bias correction may have moved a bias, which takes away what rounded weights add on average.
+
+        That is sum_k dW[o, k] E[x[k]], at most |dW[o]| sqrt(K) rms(x) by Cauchy and Schwarz.
+        """
+        reader = pair.reader_after
+        weight = reader.inputs[1] if len(reader.inputs) > 1 else None
+        weights = next((p for p in self._plan.constants if p.after is weight and p.reader_after is reader), None)
+        activation = self._measured.get(reader.inputs[0].name or "") if reader.inputs[0] is not None else None
+        if pair is weights or weights is None or activation is None or len(pair.after_tensor.shape) != 1:
+            return 0.0
+        old, new = ir.read_array(weights.before_tensor), ir.read_array(weights.after_tensor)
+        axis = next((axis for axis, size in enumerate(old.shape) if size == pair.after_tensor.size), None)
+        if axis is None:
+            return 0.0
+        rows = np.moveaxis(new.astype(np.float64) - old, axis, 0).reshape(old.shape[axis], -1)
+        norms = np.sqrt(np.square(rows).sum(axis=1))
+        return float(norms.max(initial=0.0)) * math.sqrt(rows.shape[1]) * activation.extent.rms
 
 
 def _exceeds(error: Error, bound: float) -> bool:
