@@ -99,6 +99,25 @@ def _known(model: oir.Model, now: int) -> ShapeReport | None:
     return fact[1] if fact is not None and fact[0] == now else None
 
 
+def complete_shapes(model: oir.Model, values: SymbolicValues) -> None:
+    """Gives values the sizes that a sweep over the whole model has found since the last inference.
+
+    Where the sweep leaves a type or a size open, or that inference failed at a node, shapes are inferred anew.
+    """
+    fact: tuple[int, ShapeReport] | None = model.meta.get(_FACT)
+    if fact is None or fact[1].failures:
+        ensure_shapes(model)
+        return
+    outputs = [output for graph in all_graphs(model) for node in graph for output in node.outputs if output.name]
+    for output in outputs:
+        if not _is_known(output):
+            _fill(output, values.dims(output))
+    if all(_is_known(output) or values.is_expressed(output) for output in outputs):
+        model.meta[_FACT] = (structure(model), fact[1])
+    else:
+        ensure_shapes(model)
+
+
 def infer_shapes(model: oir.Model) -> ShapeReport:
     """Infers types and shapes of all values of the main graph and its subgraphs, in place.
 
