@@ -11,7 +11,7 @@ import onnx_ir as oir
 from sardonyx.ir.dim_rules import typed_like_input
 from sardonyx.ir.dims import Dim
 from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, structure, with_subgraphs
-from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
+from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs, structure_proto
 from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
 _CASCADE = "expected to have type but instead is null"
@@ -118,7 +118,7 @@ def complete_shapes(model: oir.Model, values: SymbolicValues) -> None:
         ensure_shapes(model)
 
 
-def infer_shapes(model: oir.Model) -> ShapeReport:
+def infer_shapes(model: oir.Model, *, proto: onnx.ModelProto | None = None) -> ShapeReport:
     """Infers types and shapes of all values of the main graph and its subgraphs, in place.
 
     What is known stays: a fixed dimension is not replaced by a symbol, nor a named symbol by another. Only
@@ -126,18 +126,21 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
     operators that ONNX does not know keep what they have, and inference goes on behind them.
 
     Weights are not read; integer constants up to 1 KiB take part, as Reshape and others need them.
+
+    Args:
+        model: The model.
+        proto: The model's nodes, interfaces and constants as a proto, where the caller has one; it stays as it is.
     """
-    return _infer_model(model, structure(model))
+    return _infer_model(model, structure(model), proto)
 
 
 @paused_gc()
-def _infer_model(model: oir.Model, now: int) -> ShapeReport:
+def _infer_model(model: oir.Model, now: int, proto: onnx.ModelProto | None = None) -> ShapeReport:
     """Infers shapes of a model whose structure is `now`, which inference does not change."""
-    with _without_declarations(model):
-        proto = lean_proto(model).proto
-    _hide_misinferred(proto)
+    bare = _without_declarations(model) if proto is None else structure_proto(proto)
+    _hide_misinferred(bare)
     merge = _Merge()
-    inferred, failures = _infer(proto)
+    inferred, failures = _infer(bare)
     _merge_graph(model.graph, inferred.graph, merge)
     refined = _refine(model)
     if not _complete(model.graph, inferred.graph):
@@ -218,15 +221,14 @@ def _fill(value: oir.Value, dims: Sequence[Dim] | None) -> bool:
     return True
 
 
-@contextmanager
-def _without_declarations(model: oir.Model) -> Iterator[None]:
-    """Hides what is declared of computed values, so that all of it is inferred, and need not be serialised."""
+def _without_declarations(model: oir.Model) -> onnx.ModelProto:
+    """Serialises a model without what is declared of computed values, so that all of it is inferred."""
     values = [value for graph in with_subgraphs(model.graph) for node in graph for value in node.outputs]
     declared = [(value.type, value.shape) for value in values]
     try:
         for value in values:
             value.type = value.shape = None
-        yield
+        return lean_proto(model).proto
     finally:
         for value, (type_, shape) in zip(values, declared, strict=True):
             value.type, value.shape = type_, shape
