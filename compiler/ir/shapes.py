@@ -1,6 +1,6 @@
 """Shape and type inference with ONNX's own inference, without its weights and without losing its errors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
@@ -141,9 +141,9 @@ def _infer_model(model: oir.Model, now: int, proto: onnx.ModelProto | None = Non
     _hide_misinferred(bare)
     merge = _Merge()
     inferred, failures = _infer(bare)
-    _merge_graph(model.graph, inferred.graph, merge)
+    found = _merge_graph(model.graph, inferred.graph, merge)
     refined = _refine(model)
-    if not _complete(model.graph, inferred.graph):
+    if not all(output.name in found for node in model.graph for output in node.outputs if output.name):
         _add_declarations(model.graph, inferred.graph)
         inferred, _ = _infer(inferred)
         _merge_graph(model.graph, inferred.graph, merge)
@@ -194,13 +194,19 @@ def _refine_graph(graph: oir.Graph, values: SymbolicValues, changed: list[oir.Va
     for node in graph:
         for subgraph in node_subgraphs(node):
             _refine_graph(subgraph, values, changed)
-        source = node.inputs[0] if node.inputs else None
-        if source is not None and source.dtype is not None:
-            for output in typed_like_input(node):
-                if output.type is None and output.name:
-                    output.type = oir.TensorType(source.dtype)
+        unknown = [output for output in node.outputs if not _is_known(output)]
+        if any(output.type is None for output in unknown):
+            _type_outputs(node)
         values.visit(node)
-        changed += [output for output in node.outputs if not _is_known(output) and _fill(output, values.dims(output))]
+        changed += [output for output in unknown if _fill(output, values.dims(output))]
+
+
+def _type_outputs(node: oir.Node) -> None:
+    source = node.inputs[0] if node.inputs else None
+    if source is not None and source.dtype is not None:
+        for output in typed_like_input(node):
+            if output.type is None and output.name:
+                output.type = oir.TensorType(source.dtype)
 
 
 def _fill(value: oir.Value, dims: Sequence[Dim] | None) -> bool:
@@ -275,21 +281,20 @@ def _infos(proto: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     }
 
 
-def _complete(graph: oir.Graph, proto: onnx.GraphProto) -> bool:
-    known = _infos(proto)
-    return all(output.name in known for node in graph for output in node.outputs if output.name)
-
-
-def _merge_graph(graph: oir.Graph, proto: onnx.GraphProto, merge: _Merge) -> None:
+def _merge_graph(graph: oir.Graph, proto: onnx.GraphProto, merge: _Merge) -> Mapping[str, onnx.TypeProto]:
+    """Merges what was inferred into the values of a graph and those inside it; returns what it was of its own."""
     infos = _infos(proto)
     given = {id(value) for value in graph.inputs} | {id(value) for value in graph.initializers.values()}
     for value in graph_values(graph):
         info = infos.get(value.name or "")
         if info is not None and id(value) not in given:
             _merge_value(value, merge.inferred(info), merge)
-    for node, node_proto in zip(graph, proto.node, strict=True):
-        for subgraph, subgraph_proto in zip(node_subgraphs(node), proto_subgraphs(node_proto), strict=True):
+    for index, node in enumerate(graph):
+        subgraphs = list(node_subgraphs(node))
+        protos = proto_subgraphs(proto.node[index]) if subgraphs else ()  # reading a proto takes longer than a node
+        for subgraph, subgraph_proto in zip(subgraphs, protos, strict=True):
             _merge_graph(subgraph, subgraph_proto, merge)
+    return infos
 
 
 def _says_nothing_new(value: oir.Value, found: _Inferred) -> bool:
