@@ -72,7 +72,7 @@ from sardonyx.ir.provenance import mark, sources
 from sardonyx.ir.repair import Repair, name_nodes
 from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
-from sardonyx.ir.shapes import ShapeReport, ensure_shapes, infer_shapes, shapes_kept
+from sardonyx.ir.shapes import ShapeReport, complete_shapes, ensure_shapes, infer_shapes, shapes_kept
 from sardonyx.ir.source import node_outputs
 from sardonyx.ir.symbolic import SymbolicValues
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
@@ -130,6 +130,7 @@ __all__ = [
     "attribute",
     "clone",
     "common_passes",
+    "complete_shapes",
     "constant_tensor",
     "convenience",
     "default_attributes",

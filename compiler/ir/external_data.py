@@ -134,7 +134,7 @@ def check_extents(proto: onnx.ModelProto, source: str) -> None:
                     )
 
 
-def map_external_data(model: oir.Model, path: Path | None) -> None:
+def map_external_data(model: oir.Model, path: Path | None) -> bool:
     """Binds the external tensors of `model` to the files beside it, and checks those files without reading.
 
     External tensors in attributes are read into memory: they are rare and small.
@@ -142,6 +142,9 @@ def map_external_data(model: oir.Model, path: Path | None) -> None:
     Args:
         model: The model, changed in place.
         path: The model file as it was named. None: tensors must already know their folder.
+
+    Returns:
+        Whether tensors of attributes were read.
 
     Raises:
         LoadError: If a location is not allowed, a file is missing, or too short for its tensor.
@@ -157,6 +160,7 @@ def map_external_data(model: oir.Model, path: Path | None) -> None:
         resolver = resolvers.setdefault(folder, _Resolver(folder, (folder.resolve(), real)))
         return resolver.rebuild(tensor)
 
+    read = False
     for graph in all_graphs(model):
         for value in graph.initializers.values():
             if isinstance(value.const_value, oir.ExternalTensor):
@@ -166,6 +170,8 @@ def map_external_data(model: oir.Model, path: Path | None) -> None:
                 if attr.type == oir.AttributeType.TENSOR and isinstance(attr.value, oir.ExternalTensor):
                     tensor = _in_memory(rebuild(attr.value))
                     node.attributes[attr.name] = oir.AttrTensor(attr.name, tensor)
+                    read = True
+    return read
 
 
 def _own_folder(tensor: oir.ExternalTensor) -> tuple[oir.ExternalTensor, Path]:

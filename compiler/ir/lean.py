@@ -4,6 +4,7 @@ Big and external tensors are replaced by stubs (external tensors that name no fi
 list of `LeanProto.tensors`. The model itself is unchanged afterwards.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from sardonyx.ir.graphs import all_graphs, paused_gc
 from sardonyx.ir.tensors import read_bytes
 
 _STUB_LOCATION = "sardonyx:stub"
+_STRING = onnx.TensorProto.STRING
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,46 @@ def _leave_out(tensor: oir.TensorProtocol, threshold: int) -> bool:
     if tensor.dtype == oir.DataType.STRING:
         return False
     return isinstance(tensor, oir.ExternalTensor) or tensor.nbytes > threshold
+
+
+def structure_proto(model: onnx.ModelProto, *, threshold: int = 1024) -> onnx.ModelProto:
+    """Copies what decides the types and shapes of a model: nodes, interfaces and small constants.
+
+    Declarations of computed values are left out, so that all of them are inferred.
+
+    Args:
+        model: The model, which stays as it is.
+        threshold: Size in bytes above which an initializer keeps its type and shape only.
+    """
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    copy.graph.node.extend(model.graph.node)
+    copy.graph.input.extend(model.graph.input)
+    copy.graph.output.extend(model.graph.output)
+    copy.graph.initializer.extend(_without_data(tensor, threshold) for tensor in model.graph.initializer)
+    for number, graph in enumerate(proto_graphs(copy.graph)):
+        for tensor in graph.initializer if number else ():
+            tensor.CopyFrom(_without_data(tensor, threshold))
+        computed = {name for node in graph.node for name in node.output}
+        del graph.value_info[:]
+        for output in graph.output:
+            if output.name in computed:
+                output.ClearField("type")
+    return copy
+
+
+def _without_data(tensor: onnx.TensorProto, threshold: int) -> onnx.TensorProto:
+    """Returns a tensor itself where it is small, else one that says where data would lie."""
+    external = tensor.data_location == onnx.TensorProto.EXTERNAL
+    bits = math.prod(tensor.dims) * oir.DataType(tensor.data_type).bitwidth if tensor.data_type != _STRING else 0
+    if not external and bits <= 8 * threshold:
+        return tensor
+    stub = onnx.TensorProto(
+        name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=onnx.TensorProto.EXTERNAL
+    )
+    stub.external_data.add(key="location", value=_STUB_LOCATION)
+    return stub
 
 
 def _stub(name: str, tensor: oir.TensorProtocol, index: int) -> oir.ExternalTensor:

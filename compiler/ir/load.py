@@ -19,6 +19,9 @@ from sardonyx.ir.source import check_proto, parse_model, read_model_file
 
 DEFAULT_OPSET = 17
 
+_OF_THE_PROTO = frozenset(("node-name",))
+"""Repairs after which the values, nodes and interface of a model are still those of the proto it was made of."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -63,8 +66,10 @@ def load(source: object, *, opset: int | None = DEFAULT_OPSET) -> LoadedModel:
         repairs = ()
         model = _copy(_model_of(source))
     _require_defined(model, str(path or "the given model"))
-    map_external_data(model, path)
-    repairs += repair_model(model) + _infer(model)
+    read = map_external_data(model, path)
+    repairs += repair_model(model)
+    same = not read and all(repair.kind in _OF_THE_PROTO for repair in repairs)
+    repairs += _infer(model, proto if same else None)
     if opset is not None:
         model, raised = _raise(model, opset)
         repairs += raised
@@ -144,9 +149,9 @@ def _copy(source: oir.Model) -> oir.Model:
         return model
 
 
-def _infer(model: oir.Model) -> tuple[Repair, ...]:
+def _infer(model: oir.Model, proto: onnx.ModelProto | None) -> tuple[Repair, ...]:
     """Infers shapes, and reports declared ones that contradicted their nodes."""
-    report = infer_shapes(model)
+    report = infer_shapes(model, proto=proto)
     if not report.corrected:
         return ()
     message = f"{len(report.corrected)} values were declared with a type or shape that their nodes contradict."

@@ -29,6 +29,7 @@ WIDENED: Mapping[str, frozenset[int]] = {
     "Identity": frozenset((14, 16, 19)),
     "Pad": frozenset((18, 19)),
     "Reshape": frozenset((14, 19)),
+    "Resize": frozenset((18, 19)),
     "Shape": frozenset((15, 19)),
 }
 """Opsets in which operators were given types, optional inputs or attributes, and nothing else changed."""

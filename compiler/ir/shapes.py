@@ -1,6 +1,6 @@
 """Shape and type inference with ONNX's own inference, without its weights and without losing its errors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import onnx_ir as oir
 from sardonyx.ir.dim_rules import typed_like_input
 from sardonyx.ir.dims import Dim
 from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, structure, with_subgraphs
-from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs
+from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs, structure_proto
 from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
 _CASCADE = "expected to have type but instead is null"
@@ -99,7 +99,26 @@ def _known(model: oir.Model, now: int) -> ShapeReport | None:
     return fact[1] if fact is not None and fact[0] == now else None
 
 
-def infer_shapes(model: oir.Model) -> ShapeReport:
+def complete_shapes(model: oir.Model, values: SymbolicValues) -> None:
+    """Gives values the sizes that a sweep over the whole model has found since the last inference.
+
+    Where the sweep leaves a type or a size open, or that inference failed at a node, shapes are inferred anew.
+    """
+    fact: tuple[int, ShapeReport] | None = model.meta.get(_FACT)
+    if fact is None or fact[1].failures:
+        ensure_shapes(model)
+        return
+    outputs = [output for graph in all_graphs(model) for node in graph for output in node.outputs if output.name]
+    for output in outputs:
+        if not _is_known(output):
+            _fill(output, values.dims(output))
+    if all(_is_known(output) or values.is_expressed(output) for output in outputs):
+        model.meta[_FACT] = (structure(model), fact[1])
+    else:
+        ensure_shapes(model)
+
+
+def infer_shapes(model: oir.Model, *, proto: onnx.ModelProto | None = None) -> ShapeReport:
     """Infers types and shapes of all values of the main graph and its subgraphs, in place.
 
     What is known stays: a fixed dimension is not replaced by a symbol, nor a named symbol by another. Only
@@ -107,21 +126,24 @@ def infer_shapes(model: oir.Model) -> ShapeReport:
     operators that ONNX does not know keep what they have, and inference goes on behind them.
 
     Weights are not read; integer constants up to 1 KiB take part, as Reshape and others need them.
+
+    Args:
+        model: The model.
+        proto: The model's nodes, interfaces and constants as a proto, where the caller has one; it stays as it is.
     """
-    return _infer_model(model, structure(model))
+    return _infer_model(model, structure(model), proto)
 
 
 @paused_gc()
-def _infer_model(model: oir.Model, now: int) -> ShapeReport:
+def _infer_model(model: oir.Model, now: int, proto: onnx.ModelProto | None = None) -> ShapeReport:
     """Infers shapes of a model whose structure is `now`, which inference does not change."""
-    with _without_declarations(model):
-        proto = lean_proto(model).proto
-    _hide_misinferred(proto)
+    bare = _without_declarations(model) if proto is None else structure_proto(proto)
+    _hide_misinferred(bare)
     merge = _Merge()
-    inferred, failures = _infer(proto)
-    _merge_graph(model.graph, inferred.graph, merge)
+    inferred, failures = _infer(bare)
+    found = _merge_graph(model.graph, inferred.graph, merge)
     refined = _refine(model)
-    if not _complete(model.graph, inferred.graph):
+    if not all(output.name in found for node in model.graph for output in node.outputs if output.name):
         _add_declarations(model.graph, inferred.graph)
         inferred, _ = _infer(inferred)
         _merge_graph(model.graph, inferred.graph, merge)
@@ -172,13 +194,19 @@ def _refine_graph(graph: oir.Graph, values: SymbolicValues, changed: list[oir.Va
     for node in graph:
         for subgraph in node_subgraphs(node):
             _refine_graph(subgraph, values, changed)
-        source = node.inputs[0] if node.inputs else None
-        if source is not None and source.dtype is not None:
-            for output in typed_like_input(node):
-                if output.type is None and output.name:
-                    output.type = oir.TensorType(source.dtype)
+        unknown = [output for output in node.outputs if not _is_known(output)]
+        if any(output.type is None for output in unknown):
+            _type_outputs(node)
         values.visit(node)
-        changed += [output for output in node.outputs if not _is_known(output) and _fill(output, values.dims(output))]
+        changed += [output for output in unknown if _fill(output, values.dims(output))]
+
+
+def _type_outputs(node: oir.Node) -> None:
+    source = node.inputs[0] if node.inputs else None
+    if source is not None and source.dtype is not None:
+        for output in typed_like_input(node):
+            if output.type is None and output.name:
+                output.type = oir.TensorType(source.dtype)
 
 
 def _fill(value: oir.Value, dims: Sequence[Dim] | None) -> bool:
@@ -199,15 +227,14 @@ def _fill(value: oir.Value, dims: Sequence[Dim] | None) -> bool:
     return True
 
 
-@contextmanager
-def _without_declarations(model: oir.Model) -> Iterator[None]:
-    """Hides what is declared of computed values, so that all of it is inferred, and need not be serialised."""
+def _without_declarations(model: oir.Model) -> onnx.ModelProto:
+    """Serialises a model without what is declared of computed values, so that all of it is inferred."""
     values = [value for graph in with_subgraphs(model.graph) for node in graph for value in node.outputs]
     declared = [(value.type, value.shape) for value in values]
     try:
         for value in values:
             value.type = value.shape = None
-        yield
+        return lean_proto(model).proto
     finally:
         for value, (type_, shape) in zip(values, declared, strict=True):
             value.type, value.shape = type_, shape
@@ -254,21 +281,20 @@ def _infos(proto: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     }
 
 
-def _complete(graph: oir.Graph, proto: onnx.GraphProto) -> bool:
-    known = _infos(proto)
-    return all(output.name in known for node in graph for output in node.outputs if output.name)
-
-
-def _merge_graph(graph: oir.Graph, proto: onnx.GraphProto, merge: _Merge) -> None:
+def _merge_graph(graph: oir.Graph, proto: onnx.GraphProto, merge: _Merge) -> Mapping[str, onnx.TypeProto]:
+    """Merges what was inferred into the values of a graph and those inside it; returns what it was of its own."""
     infos = _infos(proto)
     given = {id(value) for value in graph.inputs} | {id(value) for value in graph.initializers.values()}
     for value in graph_values(graph):
         info = infos.get(value.name or "")
         if info is not None and id(value) not in given:
             _merge_value(value, merge.inferred(info), merge)
-    for node, node_proto in zip(graph, proto.node, strict=True):
-        for subgraph, subgraph_proto in zip(node_subgraphs(node), proto_subgraphs(node_proto), strict=True):
+    for index, node in enumerate(graph):
+        subgraphs = list(node_subgraphs(node))
+        protos = proto_subgraphs(proto.node[index]) if subgraphs else ()  # reading a proto takes longer than a node
+        for subgraph, subgraph_proto in zip(subgraphs, protos, strict=True):
             _merge_graph(subgraph, subgraph_proto, merge)
+    return infos
 
 
 def _says_nothing_new(value: oir.Value, found: _Inferred) -> bool:

@@ -75,6 +75,11 @@ class SymbolicValues:
             self._elements[value] = _constant_elements(value)
         return self._elements[value]
 
+    def is_expressed(self, value: oir.Value) -> bool:
+        """Whether a value's type is known, and each of its sizes as a number or by sizes of the graph's inputs."""
+        dims = self.dims(value)
+        return value.type is not None and dims is not None and not any(_OWN in str(dim) for dim in dims)
+
     def _named(self, value: oir.Value) -> Dims:
         """Sizes of a value that is not computed."""
         if value.shape is None or value.producer() is not None:

@@ -61,7 +61,7 @@ class FoldConstants(Pass):
         folder = _Folder(self, model.opset_imports, sizes)
         folder.sweep(model.graph)  # functions hold no initializers; cleanup inlines them
         if sizes is not None and sizes.stats:
-            ir.ensure_shapes(model)  # constant targets say more than computed ones
+            ir.complete_shapes(model, sizes.values)  # constant targets say more than computed ones
         stats = folder.stats + (sizes.stats if sizes is not None else Counter())
         refusals = (*folder.refusals, *(sizes.refusals if sizes is not None else ()))
         return PassResult(model, bool(stats), dict(stats), refusals)

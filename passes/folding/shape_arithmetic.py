@@ -29,13 +29,14 @@ class ShapeArithmetic:
     Attributes:
         stats: How often each simplification was made.
         refusals: Targets that shape arithmetic computes and that could not be made constant.
+        values: What the sweep has found of sizes.
     """
 
     def __init__(self, graph: ir.Graph, names: ir.NameAuthority) -> None:
         self.stats: Counter[str] = Counter()
         self.refusals: list[Refusal] = []
         self._names = names
-        self._values = ir.SymbolicValues(graph)
+        self.values = ir.SymbolicValues(graph)
         self._computed: ChainMap[Hashable, ir.Value] = ChainMap()
         self._shaped: ChainMap[tuple[Dim, ...], ir.Value] = ChainMap()
 
@@ -53,14 +54,14 @@ class ShapeArithmetic:
 
     def simplify(self, graph: ir.Graph, node: ir.Node) -> None:
         """Evaluates a node and simplifies it; call it for every node that stays, in graph order."""
-        self._values.visit(node)
+        self.values.visit(node)
         if len(node.outputs) != 1 or node.domain:
             return
         output = node.outputs[0]
         if self._is_replaced(graph, node, output):
             return
         if node.op_type in TARGETS and self._make_target_constant(graph, node):
-            self._values.visit(node)  # a constant target may say more: what -1 stands for
+            self.values.visit(node)  # a constant target may say more: what -1 stands for
             if self._is_replaced(graph, node, output):
                 return
         self._note_shape(output)
@@ -73,7 +74,7 @@ class ShapeArithmetic:
 
     def _is_known(self, graph: ir.Graph, node: ir.Node, output: ir.Value) -> bool:
         """Replaces a value by a constant or by an earlier value with the same elements."""
-        elements = self._values.elements(output)
+        elements = self.values.elements(output)
         if elements is None or output.dtype is None or any(item is None for item in elements.flat):
             return False
         if all(isinstance(item, int) for item in elements.flat):
@@ -93,9 +94,9 @@ class ShapeArithmetic:
     def _is_no_op(self, node: ir.Node, output: ir.Value) -> bool:
         """Removes a node that moves nothing: each size of its output is that of its input."""
         data = node.inputs[0] if node.inputs else None
-        if data is None or node.op_type not in TARGETS or not _keeps_order(node, self._values):
+        if data is None or node.op_type not in TARGETS or not _keeps_order(node, self.values):
             return False
-        before, after = self._values.dims(data), self._values.dims(output)
+        before, after = self.values.dims(data), self.values.dims(output)
         if before is None or before != after:
             return False
         self.stats[f"remove-{node.op_type.lower()}"] += 1
@@ -109,14 +110,14 @@ class ShapeArithmetic:
             ir.remove_unused([node])
 
     def _note_shape(self, value: ir.Value) -> None:
-        dims = self._values.dims(value)
+        dims = self.values.dims(value)
         if dims is not None:
             _earliest(self._shaped, dims, value)
 
     def _read_earlier(self, node: ir.Node) -> None:
         """Lets a Shape read an earlier value, where the one it reads is needed for nothing but its sizes."""
         value = node.inputs[0]
-        dims = None if value is None else self._values.dims(value)
+        dims = None if value is None else self.values.dims(value)
         if value is None or dims is None or value.producer() is None or value.is_graph_output():
             return
         earlier = _earliest(self._shaped, dims, value)
@@ -128,7 +129,7 @@ class ShapeArithmetic:
                 ir.remove_unused([producer])
 
     def _make_target_constant(self, graph: ir.Graph, node: ir.Node) -> bool:
-        resolved = TARGETS[node.op_type](node, self._values)
+        resolved = TARGETS[node.op_type](node, self.values)
         if isinstance(resolved, str):
             reason = f"The target of {node.op_type} {node.name!r} stays computed: {resolved}"
             self.refusals.append(Refusal("constant-target", reason, (node.name or "",)))

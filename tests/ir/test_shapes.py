@@ -1,6 +1,7 @@
 """Shape inference: what it learns, what it leaves alone, and how it fails."""
 
 import numpy as np
+from onnx import numpy_helper
 
 from sardonyx import ir
 
@@ -43,6 +44,26 @@ def test_large_weights_take_part_by_shape_only() -> None:
 
 def _never_read() -> ir.TensorProtocol:
     raise AssertionError("the weight was read")
+
+
+def test_a_proto_of_the_model_saves_serialising_it() -> None:
+    model = text(
+        """shape = Constant <value_ints = [-1, 2]> () h = Reshape(x, shape)
+        y = If(c) <
+            then_branch = t () => (float[3, 3, 3] same) { same = Neg(h) },
+            else_branch = e () => (square) { square = Mul(h, h) }
+        >""",
+        inputs="float[N, 4] x, bool c",
+        infos="<float[7] h>",
+    )
+    proto = ir.to_proto(model)
+    proto.graph.node[2].attribute[0].g.initializer.append(numpy_helper.from_array(np.zeros(400, np.float32), "large"))
+    given = proto.SerializeToString()
+    other = ir.load(proto, opset=None).model
+    assert ir.infer_shapes(model).corrected == ("h", "same")
+    assert shapes(model) == shapes(other)
+    assert len(set(shapes(model).values())) == 2
+    assert proto.SerializeToString() == given
 
 
 def test_better_knowledge_stays() -> None:

@@ -38,6 +38,7 @@ def fold(proto: onnx.ModelProto) -> tuple[ir.Model, PassResult]:
     model = ir.load(proto).model
     result = FoldConstants().apply(model, PassContext())
     assert ir.verify(model) == ()
+    assert not ir.infer_shapes(model).changed, "shapes were not known as far as they can be"
     return model, result
 
 
