@@ -95,12 +95,6 @@ class PassManager:
             VerifyError: If the model is invalid before the first pass.
             UsageError: If a pass finds the user's samples or options unusable; nothing can be undone about that.
         """
-        if self.context.samples is not None:
-            return self._run(model)  # long work, whose garbage must not wait for its end
-        with ir.paused_gc():  # as a whole: each resumption would walk through all that was made before
-            return self._run(model)
-
-    def _run(self, model: ir.Model) -> PipelineResult:
         ir.require_valid(model)
         records: list[PassRecord] = []
         known = _Known.of(model)
