@@ -4,9 +4,11 @@
     PYTHONPATH=FOLDER python benchmarks/diff_truth.py MODEL.onnx[=package.module:feeds] ... [--only TEXT]
 
 Each editor makes a second model. Which values are the same quantity is told by numbers: both models compute all values
-for two samples, and values that are equal for both are one quantity (constants are left out). Which nodes belong
-together is told by the names that an editor kept, and for the passes by the provenance that they write, which the
-matcher does not get to see. Every edit is matched a second time with all names of the second model replaced (`+names`).
+for two samples, and values that are equal for both are one quantity (constants are left out). Where the first model
+has more equal values than the second, as where an added zero or a repeated computation is gone, as many partners are
+wanted as there are. Which nodes belong together is told by the names that an editor kept, and for the passes by the
+provenance that they write, which the matcher does not get to see. Every edit is matched a second time with all names of
+the second model replaced (`+names`).
 """
 
 import argparse
@@ -121,7 +123,7 @@ class Numeric:
 def score_values(matching: Matching, truth: Numeric, names: Mapping[str, str]) -> Score:
     """Scores the matching of values by numbers; `names` tells how the second model's values were renamed."""
     original = {new: old for old, new in names.items()}
-    score = Score()
+    score, taken, open_names = Score(), set(), []
     for name in truth.before[0]:
         if truth.constant(name):
             continue
@@ -133,11 +135,18 @@ def score_values(matching: Matching, truth: Numeric, names: Mapping[str, str]) -
             score.right += right
             if not right:
                 score.wrong.append((name, other))
-        if right or any(True for _ in truth.partners(name)):
+        if right:
             score.wanted += 1
-            score.found += right
-            if not right:
-                score.missed.append(name)
+            score.found += 1
+            taken.add(other)
+        else:
+            open_names.append(name)
+    for name in open_names:
+        partner = next((other for other in truth.partners(name) if other not in taken), None)
+        if partner is not None:
+            score.wanted += 1
+            taken.add(partner)
+            score.missed.append(name)
     return score
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from sardonyx.diff.alignment import common_subsequence
 from sardonyx.diff.constants import Constant
+from sardonyx.diff.folding import match_folded
 from sardonyx.diff.numbering import SMALL, Detail, Numbering, Numbers
 from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.propagation import Surroundings, constant_shapes
@@ -129,6 +130,10 @@ class Stages:
         pairs, found = self.pairs, 0
         for ours, theirs in common_subsequence(*tokens):
             before, after = nodes[0][ours], nodes[1][theirs]
+            folded = match_folded(pairs, before, after)
+            if folded is not None:
+                found += folded
+                continue
             if not _alike_weights(pairs, before, after):
                 continue
             for (_, value), (_, partner) in zip(pairs.before.data(before), pairs.after.data(after), strict=False):
@@ -230,9 +235,14 @@ def _token_ahead(view: View, node: NodeView, matched: Mapping[int, int]) -> obje
 
 
 def _alike_weights(pairs: Pairs, before: NodeView, after: NodeView) -> bool:
-    """Whether nodes may have the same weight: of the same family, or of as many floats, or where one is packed."""
+    """Whether nodes may have the same weight: of the same family, or of as many floats, or where one is packed.
+
+    A scale or shift may be the last step of what the other does as one, so that reads something else.
+    """
     if FAMILIES.get(before.kind, before.kind) == FAMILIES.get(after.kind, after.kind):
         return True
+    if before.commutative or after.commutative:
+        return False
     ours, theirs = _main_weight(pairs.before, before), _main_weight(pairs.after, after)
     return ours.size == theirs.size or not (ours.dtype in FLOATS and theirs.dtype in FLOATS)
 

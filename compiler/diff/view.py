@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from sardonyx import ir
-from sardonyx.diff.constants import Constant, Folder, held, tensor_key
+from sardonyx.diff.constants import Constant, Folder, held, tensor_key, text_key
 from sardonyx.diff.correspondence import NodeRef
 
 ABSENT = -1
@@ -290,7 +290,7 @@ class _Builder:
         folded = self.folder.fold(node, operands)
         if folded is not None:
             return folded
-        key = f"{made.kind}{made.attributes}{[None if c is None else c.key for c in operands]}"
+        key = text_key(f"{made.kind}{made.attributes}{[None if c is None else c.key for c in operands]}")
         shapes = [None if v.shape is None or not v.shape.is_static() else v.shape.numpy() for v in node.outputs]
         outputs = enumerate(zip(node.outputs, shapes, strict=True))
         return [Constant(f"{key}.{i}", value.dtype, shape, None) for i, (value, shape) in outputs]
