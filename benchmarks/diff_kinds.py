@@ -59,7 +59,7 @@ def noted_changes(before: ir.Model, after: ir.Model) -> set[Change]:
     found |= set(_node_changes(before, after, absorbed))
     found |= set(_named_attributes(before, after))
     found |= set(_initializer_changes(before, after))
-    found |= set(_quantizer_changes(after))
+    found |= set(_quantizer_changes(before, after))
     found |= set(_type_changes(before, after))
     found |= set(_opset_changes(before, after))
     return found
@@ -226,16 +226,24 @@ def _is_grid(value: ir.Value) -> bool:
     return bool(readers) and all(op in _QUANTIZERS and place > 0 for op, place in readers)
 
 
-def _quantizer_changes(after: ir.Model) -> Iterator[Change]:
-    """Yields what is quantized with constant scales, by the name that it had."""
+def _quantizer_changes(before: ir.Model, after: ir.Model) -> Iterator[Change]:
+    """Yields what is quantized with constant scales, by the name that it had, or that it has where it is new.
+
+    Passes name a bias after its node, whatever it was called: it is the third operand that the node had, if any.
+    """
+    nodes = {node.name or "": node for node in before.graph}
+    known = {value.name for value in ir.graph_values(before.graph)}
     for node in after.graph:
         if node.op_type not in _QUANTIZERS or node.inputs[1] is None or not node.inputs[1].is_initializer():
             continue
         integers = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
         name = (integers.name or "") if integers is not None else ""
-        while name.endswith(_ENDS):
-            name = name.rpartition("_")[0]
-        yield "quantizer", name
+        first = name
+        while first.endswith(_ENDS):
+            first = first.rpartition("_")[0]
+        read = nodes[owner].inputs[2:3] if (owner := first.removesuffix("_bias")) in nodes else ()
+        biases = [value.name or "" for value in read if value is not None]
+        yield "quantizer", first if first in known else biases[0] if biases else name
 
 
 def _type_changes(before: ir.Model, after: ir.Model) -> Iterator[Change]:

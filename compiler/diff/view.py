@@ -369,15 +369,17 @@ def _carries_on(made: NodeView, view: View) -> bool:
         return False
     if made.kind in _CARRIERS:
         return True
-    return made.kind == ("", "Cast") and _float_to_float(made.node)
+    return made.kind == ("", "Cast") and _keeps_kind(made.node)
 
 
-def _float_to_float(node: ir.Node) -> bool:
+def _keeps_kind(node: ir.Node) -> bool:
+    """Whether a Cast goes from floats to floats, or to the type that its operand has."""
     source = node.inputs[0]
     attr = node.attributes.get("to")
     if source is None or attr is None or attr.is_ref():
         return False
-    return source.dtype in FLOATS and ir.DataType(attr.as_int()) in FLOATS
+    target = ir.DataType(attr.as_int())
+    return source.dtype == target or (source.dtype in FLOATS and target in FLOATS)
 
 
 _CARRIERS = frozenset({
