@@ -91,6 +91,8 @@ def match_folded(pairs: Pairs, before: NodeView, after: NodeView) -> int | None:
     Returns:
         How many values were matched; None where the weights do not tell.
     """
+    if before.outputs[0] in pairs.forward and before.inputs[0] in pairs.forward:
+        return None
     first, second = _linear(pairs.before, before), _linear(pairs.after, after)
     if first is None or second is None or first.weight.shape != second.weight.shape or first.rest != second.rest:
         return None

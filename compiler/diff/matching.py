@@ -122,7 +122,7 @@ def _ranks(view: View) -> list[tuple[object, int]]:
 
 
 def _counterpart(pairs: Pairs, value: int, candidates: list[int]) -> int | None:
-    """Of values that carry the same quantity, the one to compare with: of the same name, else the first of its kind, in their order."""
+    """Of values that carry the same quantity, in their order, the one to compare with: by name, else by kind."""
     name, dtype = pairs.before.name(value), pairs.before.values[value].dtype
     alike = [v for v in candidates if pairs.alike(value, v)]
     typed = [v for v in alike if pairs.after.values[v].dtype == dtype]

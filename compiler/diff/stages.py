@@ -103,15 +103,25 @@ class Stages:
         for name, value in ours.items():
             partner = theirs.get(name)
             if partner is not None and pairs.same_shape(value, partner):
-                found += pairs.add(value, partner, "name")
+                found += self._named(value, partner, "name")
         nodes = {(node.ref.scope, node.ref.name): node for node in pairs.after.nodes if not node.transparent}
         for node in pairs.before.nodes:
             other = nodes.get((node.ref.scope, node.ref.name))
             if other is not None and node.ref.name and other.kind == node.kind and not node.transparent:
                 for value, partner in zip(node.outputs, other.outputs, strict=False):
                     if pairs.same_shape(value, partner):
-                        found += pairs.add(value, partner, "name of the node")
+                        found += self._named(value, partner, "name of the node")
         return found
+
+    def _named(self, value: int, partner: int, evidence: str) -> int:
+        """Matches values of one name, unless weights tell that one of them stands for more: tools keep such names."""
+        pairs = self.pairs
+        makers = pairs.before.maker(value), pairs.after.maker(partner)
+        if value not in pairs.forward and partner not in pairs.backward and makers[0] and makers[1]:
+            folded = match_folded(pairs, makers[0], makers[1])
+            if folded is not None:
+                return folded
+        return int(pairs.add(value, partner, evidence))
 
     def in_order(self) -> int:
         """Matches what nodes read that have weights of the same shapes and come in the same order.

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, helper, numpy_helper
 
+from benchmarks.diff_editors import renamed
 from sardonyx import ir
-from sardonyx.diff import match
+from sardonyx.diff import compare, match
 from tests import models_for_tests as build
 
 WEIGHT, BIAS = build.weights(6, 4, 1, 1), build.weights(6)
@@ -118,3 +119,48 @@ def test_scales_between_fused_activations_and_weights_do_not_shift_the_matching(
     wanted = {f"{kind}{i}": f"{kind}{i}" for kind in "rh" for i in range(6)}
     assert {name: values.get(name) for name in wanted} == wanted
     assert not [name for name in values if name.endswith("o")], "scaled values that the second model has not"
+
+
+def carried(*, activation: bool) -> ir.Model:
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["s"], name="sigmoid"),
+        helper.make_node("Relu", ["s"], ["r"], name="relu"),
+        helper.make_node("Identity", ["r" if activation else "s"], ["i"], name="identity"),
+        helper.make_node("Tanh", ["i"], ["y"], name="tanh"),
+    ]
+    kept = nodes if activation else [node for node in nodes if node.name != "relu"]
+    return build.model(kept, {"x": ["N", 4]}, {"y": ["N", 4]})
+
+
+def test_an_identity_behind_a_deleted_node_is_still_the_same_one() -> None:
+    groups = match(carried(activation=True), carried(activation=False)).groups
+    assert [(g.how, g.before[0].name) for g in groups if g.how not in ("same", "renamed")] == [("removed", "relu")]
+
+
+def test_a_cast_to_the_type_that_a_value_has_only_carries_it_on() -> None:
+    def model(*, cast: bool) -> ir.Model:
+        nodes = [
+            helper.make_node("Cast", ["x"], ["b"], name="bool", to=9),
+            helper.make_node("Not", ["b"], ["n"], name="not"),
+            *([helper.make_node("Cast", ["n"], ["k"], name="again", to=9)] if cast else []),
+            helper.make_node("Cast", ["k" if cast else "n"], ["y"], name="float", to=1),
+        ]
+        return build.model(nodes, {"x": ["N"]}, {"y": ["N"]})
+
+    before, (after, _) = model(cast=True), renamed(model(cast=False))
+    changed = [(g.how, g.before[0].name) for g in match(before, after).groups if g.how not in ("same", "renamed")]
+    assert changed == [("removed", "again")]
+
+
+def test_a_quantized_weight_goes_by_the_name_that_a_constant_node_gave_it() -> None:
+    weight = build.weights(8, 8)
+    stored = helper.make_node("Constant", [], ["w"], name="stored", value=numpy_helper.from_array(weight))
+    first = [stored, helper.make_node("MatMul", ["x", "w"], ["y"], name="matmul")]
+    second = [
+        helper.make_node("DequantizeLinear", ["integers", "scale"], ["d"], name="restore"),
+        helper.make_node("MatMul", ["x", "d"], ["y"], name="matmul"),
+    ]
+    constants = {"integers": np.round(weight / 0.01).astype(np.int8), "scale": np.float32(0.01)}
+    before = build.model(first, {"x": ["N", 8]}, {"y": ["N", 8]})
+    after = build.model(second, {"x": ["N", 8]}, {"y": ["N", 8]}, constants)
+    assert [change.value for change in compare(before, after, match(before, after)).quantizers] == ["w"]
