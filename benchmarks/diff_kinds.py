@@ -59,9 +59,21 @@ def noted_changes(before: ir.Model, after: ir.Model) -> set[Change]:
     found |= set(_node_changes(before, after, absorbed))
     found |= set(_named_attributes(before, after))
     found |= set(_initializer_changes(before, after))
-    found |= set(_quantizer_changes(after))
+    found |= set(_quantizer_changes(before, after))
     found |= set(_type_changes(before, after))
     found |= set(_opset_changes(before, after))
+    return found
+
+
+def constant_nodes(model: ir.Model) -> set[str]:
+    """Returns the names of nodes that compute nothing but constants, in bodies too."""
+    held = {value for graph in ir.all_graphs(model) for value in graph.initializers.values()}
+    found: set[str] = set()
+    for graph in ir.all_graphs(model):
+        for node in graph:
+            if not any(ir.node_subgraphs(node)) and all(value is None or value in held for value in node.inputs):
+                held.update(node.outputs)
+                found.add(node.name or "")
     return found
 
 
@@ -79,8 +91,13 @@ def changes_of_tool(before: ir.Model, after: ir.Model) -> set[Change]:
 
 
 def reported_of_tool(diff: Diff, kept: Set[str]) -> set[Change]:
-    """Returns what a diff reports, in the words of `changes_of_tool`: a node that others were fused with is kept."""
-    found = {c for c in reported_changes(diff, {}) if c[0] in ("attribute", "opset")}
+    """Returns what a diff reports, in the words of `changes_of_tool`.
+
+    A node that others were fused with is kept. Attributes of nodes that a tool renamed are left out: names do not tell
+    what became of those.
+    """
+    said = {c for c in reported_changes(diff, {}) if c[0] in ("attribute", "opset")}
+    found = {c for c in said if c[0] == "opset" or c[1].rpartition(".")[0] in kept}
     for region in diff.regions:
         names = {node.name for node in region.before}
         if region.how in _NODE_KINDS and region.how != "moved":
@@ -153,16 +170,21 @@ def _how(before: list[ir.Node], after: list[ir.Node]) -> str | None:
 
 
 def _named_attributes(before: ir.Model, after: ir.Model) -> Iterator[Change]:
-    """Yields attributes that differ between nodes of the same name and operator; a default counts as said."""
-    theirs = {(n.name, n.op_type): n for graph in ir.all_graphs(after) for n in graph}
-    for node in (n for graph in ir.all_graphs(before) for n in graph):
-        other = theirs.get((node.name, node.op_type))
+    """Yields attributes that differ between nodes of the same operator, of one name or one noted as made of the other.
+
+    A default counts as said.
+    """
+    ours = {n.name or "": n for graph in ir.all_graphs(before) for n in graph}
+    theirs = {n.name or "": n for graph in ir.all_graphs(after) for n in graph}
+    made = {(o, n.op_type): n for n in theirs.values() for o in made_from(n, ours, theirs)}
+    for name, node in ours.items():
+        other = theirs[name] if _stays(node, theirs) else made.get((name, node.op_type))
         if other is None:
             continue
         sides = [_said(node, before), _said(other, after)]
-        for name in sorted(sides[0].keys() | sides[1].keys()):
-            if sides[0].get(name) != sides[1].get(name):
-                yield "attribute", f"{node.name}.{name}"
+        for said in sorted(sides[0].keys() | sides[1].keys()):
+            if sides[0].get(said) != sides[1].get(said):
+                yield "attribute", f"{name}.{said}"
 
 
 def _said(node: ir.Node, model: ir.Model) -> dict[str, str]:
@@ -226,16 +248,24 @@ def _is_grid(value: ir.Value) -> bool:
     return bool(readers) and all(op in _QUANTIZERS and place > 0 for op, place in readers)
 
 
-def _quantizer_changes(after: ir.Model) -> Iterator[Change]:
-    """Yields what is quantized with constant scales, by the name that it had."""
+def _quantizer_changes(before: ir.Model, after: ir.Model) -> Iterator[Change]:
+    """Yields what is quantized with constant scales, by the name that it had, or that it has where it is new.
+
+    Passes name a bias after its node, whatever it was called: it is the third operand that the node had, if any.
+    """
+    nodes = {node.name or "": node for node in before.graph}
+    known = {value.name for value in ir.graph_values(before.graph)}
     for node in after.graph:
         if node.op_type not in _QUANTIZERS or node.inputs[1] is None or not node.inputs[1].is_initializer():
             continue
         integers = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
         name = (integers.name or "") if integers is not None else ""
-        while name.endswith(_ENDS):
-            name = name.rpartition("_")[0]
-        yield "quantizer", name
+        first = name
+        while first.endswith(_ENDS):
+            first = first.rpartition("_")[0]
+        read = nodes[owner].inputs[2:3] if (owner := first.removesuffix("_bias")) in nodes else ()
+        biases = [value.name or "" for value in read if value is not None]
+        yield "quantizer", first if first in known else biases[0] if biases else name
 
 
 def _type_changes(before: ir.Model, after: ir.Model) -> Iterator[Change]:

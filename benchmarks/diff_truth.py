@@ -4,9 +4,12 @@
     PYTHONPATH=FOLDER python benchmarks/diff_truth.py MODEL.onnx[=package.module:feeds] ... [--only TEXT]
 
 Each editor makes a second model. Which values are the same quantity is told by numbers: both models compute all values
-for two samples, and values that are equal for both are one quantity (constants are left out). Which nodes belong
-together is told by the names that an editor kept, and for the passes by the provenance that they write, which the
-matcher does not get to see. Every edit is matched a second time with all names of the second model replaced (`+names`).
+for two samples, and values that are equal for both are one quantity (constants are left out). Where the first model
+has more equal values than the second, as where an added zero or a repeated computation is gone, as many partners are
+wanted as there are. Which nodes belong together is told by the names that an editor kept, and for the passes by the
+provenance that they write, which the matcher does not get to see; of nodes that compute constants, several accounts
+are right, so these are left out. Every edit is matched a second time with all names of
+the second model replaced (`+names`).
 """
 
 import argparse
@@ -24,6 +27,7 @@ from benchmarks.diff_editors import EDITORS, Edited, renamed
 from benchmarks.diff_kinds import (
     by_kind,
     changes_of_tool,
+    constant_nodes,
     kept_nodes,
     reported_changes,
     reported_of_tool,
@@ -121,7 +125,7 @@ class Numeric:
 def score_values(matching: Matching, truth: Numeric, names: Mapping[str, str]) -> Score:
     """Scores the matching of values by numbers; `names` tells how the second model's values were renamed."""
     original = {new: old for old, new in names.items()}
-    score = Score()
+    score, taken, open_names = Score(), set(), []
     for name in truth.before[0]:
         if truth.constant(name):
             continue
@@ -133,11 +137,18 @@ def score_values(matching: Matching, truth: Numeric, names: Mapping[str, str]) -
             score.right += right
             if not right:
                 score.wrong.append((name, other))
-        if right or any(True for _ in truth.partners(name)):
+        if right:
             score.wanted += 1
-            score.found += right
-            if not right:
-                score.missed.append(name)
+            score.found += 1
+            taken.add(other)
+        else:
+            open_names.append(name)
+    for name in open_names:
+        partner = next((other for other in truth.partners(name) if other not in taken), None)
+        if partner is not None:
+            score.wanted += 1
+            taken.add(partner)
+            score.missed.append(name)
     return score
 
 
@@ -174,6 +185,8 @@ def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bo
     """Matches and scores values, nodes and reported changes."""
     after, names = renamed(edited.model) if hide_names else (edited.model, {})
     matching = match(before, after, provenance=False)
+    fixed = {node.name or "" for node in before.graph if all(truth.fixed(v.name) for v in node.outputs)}
+    fixed |= constant_nodes(before) | constant_nodes(edited.model)
     scores = {}
     if edited.values is None:
         scores["values"] = score_values(matching, truth, names)
@@ -184,9 +197,10 @@ def evaluate(before: ir.Model, edited: Edited, truth: Numeric, *, hide_names: bo
         scores["values"] = score_known(matching, known)
     if edited.nodes is not None:
         wanted = {(a, names.get(f"node {b}", b)) for a, b in edited.nodes}
-        scores["nodes"] = score_sets(node_pairs(matching, {b for _, b in wanted}), wanted)
+        given = node_pairs(matching, {b for _, b in wanted})
+        counted = [{pair for pair in pairs if pair[0] not in fixed} for pairs in (given, wanted)]
+        scores["nodes"] = score_sets(*counted)
     if edited.changes is not None:
-        fixed = {node.name or "" for node in before.graph if all(truth.fixed(v.name) for v in node.outputs)}
         diff = compare(before, after, matching)
         if edited.changes is changes_of_tool:
             said = reported_of_tool(diff, kept_nodes(before, edited.model))

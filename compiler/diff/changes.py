@@ -12,6 +12,7 @@ from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.quantizers import compare_quantizers
 from sardonyx.diff.schema import Diff, FieldChange, NodeEntry, Region, ValueChange
 from sardonyx.diff.view import ABSENT, NodeView, View, attribute_text
+from sardonyx.diff.weights import corresponding_constants
 
 _Key = tuple[tuple[str, ...], int]
 
@@ -44,7 +45,7 @@ def compare(before: ir.Model, after: ir.Model, matching: Matching) -> Diff:
         values=tuple(_value_changes(pairs, matching.values)),
         initializers=tuple(initializers),
         equal_initializers=equal,
-        quantizers=tuple(compare_quantizers(pairs, dict(matching.initializers))),
+        quantizers=tuple(compare_quantizers(pairs, _constants(pairs, matching))),
         opsets=tuple(_fields(_texts(before.opset_imports), _texts(after.opset_imports))),
         interface=tuple(_interface(before, after)),
         metadata=tuple(_fields(_metadata(before), _metadata(after))),
@@ -52,6 +53,17 @@ def compare(before: ir.Model, after: ir.Model, matching: Matching) -> Diff:
         after=totals_of(after),
     )
     return found.model_copy(update=_verdict(found))
+
+
+def _constants(pairs: Pairs, matching: Matching) -> dict[str, str]:
+    """Constants of the second model by those of the first whose place they took: initializers first."""
+    found = dict(matching.initializers)
+    taken = set(found.values())
+    for name, other in corresponding_constants(pairs, matching.groups):
+        if name and name not in found and other not in taken:
+            found[name] = other
+            taken.add(other)
+    return found
 
 
 def _verdict(diff: Diff) -> dict[str, bool]:

@@ -49,6 +49,11 @@ def tensor_key(tensor: ir.TensorProtocol) -> str:
     return f"{tensor.dtype.name}{list(tensor.shape)}:{digest.hexdigest()[:32]}"
 
 
+def text_key(text: str) -> str:
+    """Returns a key of bounded length for what a constant is computed with."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def held(tensor: ir.TensorProtocol) -> Constant:
     """Returns the constant of a tensor."""
     return Constant(tensor_key(tensor), tensor.dtype, tuple(tensor.shape.numpy()), tensor)
@@ -84,7 +89,9 @@ class Folder:
 
     def _small(self, node: ir.Node, inputs: list[Constant | None]) -> bool:
         """Whether all operands are at hand and few, and the operator's results are not much larger."""
-        if node.domain or node.op_type in _GROWING or any(c is not None and c.tensor is None for c in inputs):
+        if node.domain or node.op_type in _LEFT or any(c is not None and c.tensor is None for c in inputs):
+            return False
+        if node.op_type in _GROWING and not all(_is_small(output.shape) for output in node.outputs):
             return False
         return sum(c.size for c in inputs if c is not None) <= FOLDED_ELEMENTS
 
@@ -108,9 +115,18 @@ def _kept(constant: Constant) -> Constant:
     return constant if constant.size <= KEPT_ELEMENTS else replace(constant, tensor=None)
 
 
+def _is_small(shape: ir.Shape | None) -> bool:
+    """Whether a shape is known and of few elements."""
+    return shape is not None and shape.is_static() and int(np.prod(shape.numpy(), dtype=np.int64)) <= KEPT_ELEMENTS
+
+
 _GROWING = frozenset({
-    "ConstantOfShape", "Expand", "Tile", "Range", "RandomNormal", "RandomUniform", "Multinomial", "Bernoulli",
-    "DequantizeLinear",
-    "RandomNormalLike", "RandomUniformLike", "EyeLike", "Pad", "OneHot", "Resize", "NonZero", "Upsample",
+    "ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "Pad", "OneHot", "Resize", "NonZero", "Upsample",
 })  # fmt: skip
-"""Operators whose result is larger than their operands, or not the same every time."""
+"""Operators whose result may be larger than their operands: computed where it is known to be small."""
+
+_LEFT = frozenset({
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli",
+    "DequantizeLinear",
+})  # fmt: skip
+"""Operators whose result is not the same every time, and the one whose integers are looked at instead."""

@@ -37,6 +37,7 @@ class Grouping:
         """Returns the groups in the order of the second model, what was removed where it stood."""
         self._join_pairs()
         self._join_carriers()
+        self._join_carriers_by_use()
         self._join_constants()
         self._join_sources()
         for side in (0, 1):
@@ -99,6 +100,32 @@ class Grouping:
             if partner is not None:
                 for position, other in zip(positions, theirs.get((kind, partner), ()), strict=False):
                     self._join_directly(((0, position), (1, other)), "carries on a matched value")
+
+    def _join_carriers_by_use(self) -> None:
+        """Nodes that carry values on of which one model alone has one belong together where the same is done with it.
+
+        So an Identity stays one whose operand was computed by a node that is gone.
+        """
+        ours, theirs = (self._open_carriers(side) for side in (0, 1))
+        for use, positions in ours.items():
+            if len(positions) == len(theirs.get(use, ())) == 1:
+                self._join_directly(((0, positions[0]), (1, theirs[use][0])), "carries on to the same operand")
+
+    def _open_carriers(self, side: int) -> Mapping[object, list[int]]:
+        """Nodes that only carry a value on and have no partner, by operator and what their result is used for."""
+        found: dict[object, list[int]] = defaultdict(list)
+        view = self._views[side]
+        position_of = {id(node.node): position for position, node in enumerate(view.nodes)}
+        for position, node in enumerate(view.nodes):
+            if not node.transparent or (side, position) in self._direct:
+                continue
+            result = node.node.outputs[0]
+            readers = [(position_of.get(id(use.node)), use.idx) for use in result.uses()]
+            uses = sorted((self._sets[side, p], place) for p, place in readers if p is not None)
+            ends = result.name if result.is_graph_output() else ""
+            if uses or ends:
+                found[node.kind, tuple(uses), ends].append(position)
+        return found
 
     def _join_constants(self) -> None:
         """Nodes that compute equal constants, in order; those of equal names first."""

@@ -1,5 +1,7 @@
 """Matching: which nodes, values and initializers of two models are the same, although names, order, fusion changed."""
 
+from collections import defaultdict
+
 from sardonyx import ir
 from sardonyx.diff.clipping import Absorbed, absorbed_activations
 from sardonyx.diff.correspondence import Group, How, Matching, NodeRef
@@ -84,13 +86,15 @@ def _sources(pairs: Pairs) -> dict[int, list[int]]:
 
 def _value_names(pairs: Pairs) -> dict[str, str]:
     """Names of matched values of the main graphs; values that only carry a quantity on keep their kind of type."""
-    carrying = _carrying(pairs.after)
+    carrying, ranks = _carrying(pairs.after), (_ranks(pairs.before), _ranks(pairs.after))
     found: dict[str, str] = {}
     for value, root in enumerate(pairs.before.root):
         partner = pairs.forward.get(root, pairs.doubles.get(root))
         if partner is None or not _in_main(pairs.before, value):
             continue
-        chosen = _counterpart(pairs, value, [v for v in carrying.get(partner, ()) if _in_main(pairs.after, v)])
+        candidates = [v for v in carrying.get(partner, ()) if _in_main(pairs.after, v)]
+        candidates.sort(key=lambda v, rank=ranks[0][value]: ranks[1][v] != rank)  # type: ignore[misc]
+        chosen = _counterpart(pairs, value, candidates)
         if chosen is not None:
             found[pairs.before.name(value)] = pairs.after.name(chosen)
     return found
@@ -105,8 +109,20 @@ def _carrying(view: View) -> dict[int, list[int]]:
     return found
 
 
+def _ranks(view: View) -> list[tuple[object, int]]:
+    """By value: the operator that carries its quantity on to it, and how many of that operator do so before."""
+    counts: dict[object, int] = defaultdict(int)
+    found: list[tuple[object, int]] = []
+    for value, root in enumerate(view.root):
+        maker = None if value == root else view.maker(value)
+        kind = None if maker is None else maker.kind
+        found.append((kind, counts[root, kind]))
+        counts[root, kind] += 1
+    return found
+
+
 def _counterpart(pairs: Pairs, value: int, candidates: list[int]) -> int | None:
-    """Of values that carry the same quantity, the one to compare with: of the same name, else the first of its kind."""
+    """Of values that carry the same quantity, in their order, the one to compare with: by name, else by kind."""
     name, dtype = pairs.before.name(value), pairs.before.values[value].dtype
     alike = [v for v in candidates if pairs.alike(value, v)]
     typed = [v for v in alike if pairs.after.values[v].dtype == dtype]

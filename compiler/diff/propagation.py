@@ -96,7 +96,7 @@ class Propagation:
             self._pairs.new.clear()
             if self._near:
                 value = self._near.popleft()
-                self._to_operands(value)
+                self._to_operands(value, strict=True)
                 self._to_users(value)
                 self._far.append((value, True))
             else:
@@ -104,10 +104,16 @@ class Propagation:
                 self._across(value, strict=strict)
                 if strict:
                     self._last.append((value, False))
+                else:
+                    self._to_operands(value, strict=False)
             self._near.extend(self._pairs.new)
         return len(self._pairs.forward) - count
 
-    def _to_operands(self, value: int) -> None:
+    def _to_operands(self, value: int, *, strict: bool) -> None:
+        """Matches what two nodes read; if `strict`, only what is computed alike where constants beside it differ.
+
+        Where those differ, one node may do what another did before.
+        """
         pairs, partner = self._pairs, self._pairs.forward[value]
         first, second = pairs.before.maker(value), pairs.after.maker(partner)
         if first is None or second is None or not self._same_operator(first, second):
@@ -116,8 +122,10 @@ class Propagation:
             return
         for ours, theirs in zip(first.bodies, second.bodies, strict=False):
             pairs.add(ours, theirs, "returned alike")
+        same_constants = _constant_keys(first, pairs.before) == _constant_keys(second, pairs.after)
         for ours, theirs in self._operands(first, second):
-            if pairs.same_shape(ours, theirs):
+            certain = not strict or same_constants or self._before.kind(ours) == self._after.kind(theirs)
+            if certain and pairs.same_shape(ours, theirs):
                 pairs.add(ours, theirs, f"operand of the matched {first.kind[1] or 'call'}")
 
     def _same_operator(self, first: NodeView, second: NodeView) -> bool:
@@ -298,8 +306,12 @@ def constant_shapes(node: NodeView, view: View) -> list[object]:
 
 def _sign(node: NodeView, near: Surroundings) -> Context:
     """What tells apart nodes that read the same value: attributes, constants, and what reads their result."""
-    keys = [near.view.constants[v].key for v in node.inputs if v in near.view.constants]
-    return (node.attributes, tuple(keys), near.below(node.outputs[0]))
+    return (node.attributes, _constant_keys(node, near.view), near.below(node.outputs[0]))
+
+
+def _constant_keys(node: NodeView, view: View) -> tuple[str, ...]:
+    """Contents of the constants that a node reads."""
+    return tuple(view.constants[v].key for v in node.inputs if v in view.constants)
 
 
 def _unique_pairs(

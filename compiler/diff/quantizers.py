@@ -1,6 +1,6 @@
 """Where two models quantize, and on which grids."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,21 +95,27 @@ def stored_values(view: View, quantizer: Quantizer) -> Array | None:
     return dequantized(constant.tensor, quantizer.scale, quantizer.zero_point, axis)
 
 
-def compare_quantizers(pairs: Pairs, initializers: dict[str, str]) -> Iterator[QuantizerChange]:
-    """Yields the quantized values whose grid differs, or that one model alone quantizes."""
+def compare_quantizers(pairs: Pairs, constants: Mapping[str, str]) -> Iterator[QuantizerChange]:
+    """Yields the quantized values whose grid differs, or that one model alone quantizes.
+
+    Args:
+        pairs: The matched models.
+        constants: Constants of the second model by those of the first whose place they took, by name: initializers, and
+            what Constant nodes hold.
+    """
     ours, theirs = quantizers(pairs.before), quantizers(pairs.after)
     names = {pairs.after.name(value): value for value in theirs}
     for value, quantizer in ours.items():
         name = pairs.before.name(value)
         partner = pairs.forward.get(value)
         if partner is None and value in pairs.before.constants:
-            partner = names.get(initializers.get(name, ""))
+            partner = names.get(constants.get(name, ""))
         other = None if partner is None else theirs.pop(partner, None)
         if other is None:
             yield QuantizerChange(value=name, before=quantizer.grid(), after=None)
         elif not quantizer.same_grid(other):
             yield QuantizerChange(value=name, before=quantizer.grid(), after=other.grid())
-    original = {new: old for old, new in initializers.items()}
+    original = {new: old for old, new in constants.items()}
     for value, quantizer in theirs.items():
         name = pairs.after.name(value)
         before = pairs.backward.get(value)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from sardonyx.diff.alignment import common_subsequence
 from sardonyx.diff.constants import Constant
+from sardonyx.diff.folding import match_folded
 from sardonyx.diff.numbering import SMALL, Detail, Numbering, Numbers
 from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.propagation import Surroundings, constant_shapes
@@ -102,15 +103,25 @@ class Stages:
         for name, value in ours.items():
             partner = theirs.get(name)
             if partner is not None and pairs.same_shape(value, partner):
-                found += pairs.add(value, partner, "name")
+                found += self._named(value, partner, "name")
         nodes = {(node.ref.scope, node.ref.name): node for node in pairs.after.nodes if not node.transparent}
         for node in pairs.before.nodes:
             other = nodes.get((node.ref.scope, node.ref.name))
             if other is not None and node.ref.name and other.kind == node.kind and not node.transparent:
                 for value, partner in zip(node.outputs, other.outputs, strict=False):
                     if pairs.same_shape(value, partner):
-                        found += pairs.add(value, partner, "name of the node")
+                        found += self._named(value, partner, "name of the node")
         return found
+
+    def _named(self, value: int, partner: int, evidence: str) -> int:
+        """Matches values of one name, unless weights tell that one of them stands for more: tools keep such names."""
+        pairs = self.pairs
+        makers = pairs.before.maker(value), pairs.after.maker(partner)
+        if value not in pairs.forward and partner not in pairs.backward and makers[0] and makers[1]:
+            folded = match_folded(pairs, makers[0], makers[1])
+            if folded is not None:
+                return folded
+        return int(pairs.add(value, partner, evidence))
 
     def in_order(self) -> int:
         """Matches what nodes read that have weights of the same shapes and come in the same order.
@@ -129,6 +140,10 @@ class Stages:
         pairs, found = self.pairs, 0
         for ours, theirs in common_subsequence(*tokens):
             before, after = nodes[0][ours], nodes[1][theirs]
+            folded = match_folded(pairs, before, after)
+            if folded is not None:
+                found += folded
+                continue
             if not _alike_weights(pairs, before, after):
                 continue
             for (_, value), (_, partner) in zip(pairs.before.data(before), pairs.after.data(after), strict=False):
@@ -230,9 +245,14 @@ def _token_ahead(view: View, node: NodeView, matched: Mapping[int, int]) -> obje
 
 
 def _alike_weights(pairs: Pairs, before: NodeView, after: NodeView) -> bool:
-    """Whether nodes may have the same weight: of the same family, or of as many floats, or where one is packed."""
+    """Whether nodes may have the same weight: of the same family, or of as many floats, or where one is packed.
+
+    A scale or shift may be the last step of what the other does as one, so that reads something else.
+    """
     if FAMILIES.get(before.kind, before.kind) == FAMILIES.get(after.kind, after.kind):
         return True
+    if before.commutative or after.commutative:
+        return False
     ours, theirs = _main_weight(pairs.before, before), _main_weight(pairs.after, after)
     return ours.size == theirs.size or not (ours.dtype in FLOATS and theirs.dtype in FLOATS)
 

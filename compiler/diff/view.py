@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from sardonyx import ir
-from sardonyx.diff.constants import Constant, Folder, held, tensor_key
+from sardonyx.diff.constants import Constant, Folder, held, tensor_key, text_key
 from sardonyx.diff.correspondence import NodeRef
 
 ABSENT = -1
@@ -290,7 +290,7 @@ class _Builder:
         folded = self.folder.fold(node, operands)
         if folded is not None:
             return folded
-        key = f"{made.kind}{made.attributes}{[None if c is None else c.key for c in operands]}"
+        key = text_key(f"{made.kind}{made.attributes}{[None if c is None else c.key for c in operands]}")
         shapes = [None if v.shape is None or not v.shape.is_static() else v.shape.numpy() for v in node.outputs]
         outputs = enumerate(zip(node.outputs, shapes, strict=True))
         return [Constant(f"{key}.{i}", value.dtype, shape, None) for i, (value, shape) in outputs]
@@ -369,15 +369,17 @@ def _carries_on(made: NodeView, view: View) -> bool:
         return False
     if made.kind in _CARRIERS:
         return True
-    return made.kind == ("", "Cast") and _float_to_float(made.node)
+    return made.kind == ("", "Cast") and _keeps_kind(made.node)
 
 
-def _float_to_float(node: ir.Node) -> bool:
+def _keeps_kind(node: ir.Node) -> bool:
+    """Whether a Cast goes from floats to floats, or to the type that its operand has."""
     source = node.inputs[0]
     attr = node.attributes.get("to")
     if source is None or attr is None or attr.is_ref():
         return False
-    return source.dtype in FLOATS and ir.DataType(attr.as_int()) in FLOATS
+    target = ir.DataType(attr.as_int())
+    return source.dtype == target or (source.dtype in FLOATS and target in FLOATS)
 
 
 _CARRIERS = frozenset({

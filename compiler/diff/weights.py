@@ -17,7 +17,7 @@ def match_initializers(pairs: Pairs, groups: tuple[Group, ...]) -> dict[str, str
         Name in the second model by name in the first; one to one.
     """
     ours, theirs = _initializers(pairs.before), _initializers(pairs.after)
-    operands = list(_by_operand(pairs, groups))
+    operands = list(corresponding_constants(pairs, groups))
     by_key: dict[str, deque[str]] = defaultdict(deque)
     for name, key in theirs.items():
         by_key[key].append(name)
@@ -55,7 +55,7 @@ def _initializers(view: View) -> dict[str, str]:
     }
 
 
-def _by_operand(pairs: Pairs, groups: tuple[Group, ...]) -> Iterator[tuple[str, str]]:
+def corresponding_constants(pairs: Pairs, groups: tuple[Group, ...]) -> Iterator[tuple[str, str]]:
     """Yields names of constants that are the same operand of nodes that correspond, those of one node each first."""
     nodes = [{(n.ref.scope, n.ref.index): n for n in view.nodes} for view in (pairs.before, pairs.after)]
     for group in groups:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.errors import PassError
-from sardonyx.passes.provenance import mark
+from sardonyx.passes.provenance import mark, sources
 from sardonyx.passes.rewriting.pattern import AnyOf, Match, Mismatch, Op, match
 
 
@@ -118,7 +118,7 @@ class Editor:
         node.name = self.names.node(f"{root.name}_{self.rule}")
         for output in node.outputs:
             output.name = self.names.value(f"{root.outputs[0].name}_{self.rule}")
-        mark(node, self.rule, *(n.name for n in self.found.nodes))
+        mark(node, self.rule, *(name for n in self.found.nodes for name in (n.name, *sources(n))))
         self._insert(node, after)
         self.made.append(node)
 
@@ -142,5 +142,8 @@ class Editor:
         return ir.lazy_initializer(self.graph, self.names.value(name), dtype, shape, compute)
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Lets another value take the place of one that is not an output of the root."""
+        """Lets another value take the place of one that is not an output of the root, as its maker then notes."""
         self.replaced.append((old, new))
+        replaced, maker = old.producer(), new.producer()
+        if replaced is not None and maker in self.made:
+            mark(maker, self.rule, replaced.name, *sources(replaced))
