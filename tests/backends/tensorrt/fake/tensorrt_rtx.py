@@ -45,6 +45,9 @@ class _Config:
 
     def set_memory_pool_limit(self, pool, nbytes): ...
 
+    def set_compute_capability(self, capability, index):
+        return index < self.num_compute_capabilities
+
     def add_optimization_profile(self, profile):
         return 0
 
