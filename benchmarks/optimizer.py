@@ -100,6 +100,9 @@ def with_onnxruntime(source: str, written: str) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = written
+    weights = Path(written).with_suffix(".data").name  # else they stay in the file of the source
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", str(1 << 20))
     options.log_severity_level = 4
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
