@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -101,6 +102,7 @@ def test_a_compile_that_is_stopped_while_the_builder_works_leaves_nothing(
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(FAKE), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(scratch)},
         stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
     )
     while not (builders := psutil.Process(process.pid).children()):
         assert process.poll() is None
