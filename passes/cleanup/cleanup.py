@@ -8,7 +8,6 @@ from sardonyx.errors import SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult
 from sardonyx.passes.cleanup.constants import LiftConstants
 from sardonyx.passes.cleanup.identities import RemoveIdentities
-from sardonyx.passes.cleanup.initializers import MergeInitializers
 
 DEDUPLICATE_LIMIT = 1 << 20
 """Initializers up to this many elements are compared; larger ones are rarely equal and cost reading them all."""
@@ -18,7 +17,7 @@ STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
     "inline-functions": _common.InlinePass,
     "lift-constants": LiftConstants,
     "remove-identities": RemoveIdentities,
-    "merge-initializers": lambda: MergeInitializers(DEDUPLICATE_LIMIT),
+    "merge-initializers": lambda: _common.DeduplicateHashedInitializersPass(size_limit=DEDUPLICATE_LIMIT),
     "merge-subexpressions": _common.CommonSubexpressionEliminationPass,
     "remove-unused-nodes": _common.RemoveUnusedNodesPass,
     "remove-unused-functions": _common.RemoveUnusedFunctionsPass,

@@ -10,7 +10,6 @@ from sardonyx.errors import SpecError
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.cleanup.cleanup import Cleanup
 from sardonyx.passes.cleanup.constants import LiftConstants
-from sardonyx.passes.cleanup.initializers import MergeInitializers
 from sardonyx.passes.folding.branches import ChooseBranches
 from sardonyx.passes.folding.constants import FoldConstants
 from tests import models_for_tests as build
@@ -45,32 +44,6 @@ class TestCleanup(PassContract):
             "merge-subexpressions",
             "remove-unused-nodes",
         }
-        assert ir.verify(model) == ()
-
-    def test_initializers_are_one_only_where_type_shape_and_bytes_are(self) -> None:
-        zeros = {
-            "zero": np.zeros(2, np.float32),
-            "same": np.zeros(2, np.float32),
-            "negative": np.full(2, -0.0, np.float32),
-            "row": np.zeros((1, 2), np.float32),
-            "integer": np.zeros(2, np.int32),
-            "output": np.zeros(2, np.float32),
-        }
-        model = build.model(
-            [
-                node("Sum", ["x", "same", "zero", "negative"], ["a"]),
-                node("Add", ["a", "row"], ["b"]),
-                node("Cast", ["integer"], ["c"], to=TensorProto.FLOAT),
-                node("Add", ["b", "c"], ["y"]),
-            ],
-            {"x": [2]},
-            {"y": [1, 2], "output": [2]},
-            zeros,
-        )
-        assert MergeInitializers(max_elements=1)(model).modified is False
-        assert MergeInitializers(max_elements=2)(model).modified is True
-        assert set(model.graph.initializers) == set(zeros) - {"same"}
-        assert [v.name for v in model.graph[0].inputs if v is not None] == ["x", "zero", "zero", "negative"]
         assert ir.verify(model) == ()
 
     def test_keeps_the_name_of_an_output_behind_an_identity(self) -> None:
