@@ -31,6 +31,7 @@ class Judge:
 
     def __init__(self, plan: Plan, settled: Settled, wiring: tuple[Wiring, Wiring]) -> None:
         self._plan, self._settled, self._measured = plan, settled, settled.measured
+        self._constants = {(pair.reader_after, pair.after): pair for pair in plan.constants}
         self._before, self._after = wiring
         self._totals = {p.after: Error.of(self._measured[p.after].total.result()[0]) for p in plan.checkpoints}
         self._locals = {p.after: self._local(p) for p in plan.checkpoints}
@@ -134,19 +135,19 @@ class Judge:
 
         That is sum_k dW[o, k] E[x[k]], at most |dW[o]| sqrt(K) rms(x) by Cauchy and Schwarz.
         """
-        reader = pair.reader_after
-        weight = reader.inputs[1] if len(reader.inputs) > 1 else None
-        weights = next((p for p in self._plan.constants if p.after is weight and p.reader_after is reader), None)
-        activation = self._measured.get(reader.inputs[0].name or "") if reader.inputs[0] is not None else None
-        if pair is weights or weights is None or activation is None or len(pair.after_tensor.shape) != 1:
+        activation, weight = [*pair.reader_after.inputs, None, None][:2]
+        weights = None if weight is None else self._constants.get((pair.reader_after, weight))
+        seen = None if activation is None else self._measured.get(activation.name or "")
+        if weights is None or weights is pair or seen is None or len(pair.after_tensor.shape) != 1:
             return 0.0
         old, new = ir.read_array(weights.before_tensor), ir.read_array(weights.after_tensor)
-        axis = next((axis for axis, size in enumerate(old.shape) if size == pair.after_tensor.size), None)
-        if axis is None:
-            return 0.0
-        rows = np.moveaxis(new.astype(np.float64) - old, axis, 0).reshape(old.shape[axis], -1)
-        norms = np.sqrt(np.square(rows).sum(axis=1))
-        return float(norms.max(initial=0.0)) * math.sqrt(rows.shape[1]) * activation.extent.rms
+        squares = np.square(new.astype(np.float64) - old)
+        sums = [
+            old.size / size * squares.sum(tuple(other for other in range(old.ndim) if other != axis)).max(initial=0.0)
+            for axis, size in enumerate(old.shape)
+            if size == pair.after_tensor.size and size
+        ]
+        return math.sqrt(max(sums, default=0.0)) * seen.extent.rms
 
 
 def _exceeds(error: Error, bound: float) -> bool:
