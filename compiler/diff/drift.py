@@ -10,7 +10,8 @@ from sardonyx.diff.drift_schema import Drift
 from sardonyx.diff.judging import Judge
 from sardonyx.diff.matching import Matching
 from sardonyx.diff.measuring import DriftOptions, Measured, Measuring
-from sardonyx.diff.quantities import Pairs, pairs_of
+from sardonyx.diff.quantities import Pairs, pairs_of, without_misread
+from sardonyx.diff.ranges import explained_ranges
 from sardonyx.diff.rescaling import Rescalings, settle
 from sardonyx.diff.segments import Wiring
 from sardonyx.errors import UsageError
@@ -80,7 +81,7 @@ class Comparison:
             for old, new in {**matching.values, **inputs}.items()
             if old in wiring[0].values and new in wiring[1].values
         }
-        pairs = pairs_of(before.graph, after.graph, values)
+        pairs = without_misread(pairs_of(before.graph, after.graph, values), *wiring)
         return cls(before, after, inputs, wiring, pairs, Planner(*wiring, pairs).plan())
 
     def drift(self, samples: Samples, options: DriftOptions = _DEFAULTS) -> Drift:
@@ -93,7 +94,8 @@ class Comparison:
 
         outputs = [value.name or "" for value in self.after.graph.outputs]
         settled = settle(self.plan, measured, outputs, again)
-        return Judge(self.plan, settled, self.wiring).verdict(count, samples.what)
+        ranges = explained_ranges(self.plan, settled, self.wiring[1], again)
+        return Judge(self.plan, settled, self.wiring, ranges).verdict(count, samples.what)
 
 
 def input_names(before: ir.Model, after: ir.Model, matching: Matching) -> dict[str, str]:

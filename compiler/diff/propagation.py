@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TypeVar
 
 from sardonyx.diff.pairs import Pairs
@@ -14,6 +15,18 @@ REACH = 32
 Context = tuple[object, ...]
 
 T = TypeVar("T")
+
+
+class Trust(IntEnum):
+    """Which operands of nodes that belong together do so as well.
+
+    `ALIKE`: those that the same operator computes. `REWRITTEN`: others too, where constants beside them are equal; else
+    one node may do what another did before. `ANY`: all that nothing contradicts.
+    """
+
+    ALIKE = 0
+    REWRITTEN = 1
+    ANY = 2
 
 
 class Surroundings:
@@ -85,6 +98,7 @@ class Propagation:
         self._before = Surroundings(pairs.before)
         self._after = Surroundings(pairs.after)
         self._near: deque[int] = deque()
+        self._rewritten: deque[int] = deque()
         self._far: deque[tuple[int, bool]] = deque()
         self._last: deque[tuple[int, bool]] = deque()
 
@@ -92,12 +106,16 @@ class Propagation:
         """Goes on until nothing is found any more; returns how many values were matched."""
         count = len(self._pairs.forward)
         self._near.extend(self._pairs.forward)
-        while self._near or self._far or self._last:
+        while self._near or self._rewritten or self._far or self._last:
             self._pairs.new.clear()
             if self._near:
                 value = self._near.popleft()
-                self._to_operands(value, strict=True)
+                self._to_operands(value, Trust.ALIKE)
                 self._to_users(value)
+                self._rewritten.append(value)
+            elif self._rewritten:
+                value = self._rewritten.popleft()
+                self._to_operands(value, Trust.REWRITTEN)
                 self._far.append((value, True))
             else:
                 value, strict = (self._far or self._last).popleft()
@@ -105,14 +123,14 @@ class Propagation:
                 if strict:
                     self._last.append((value, False))
                 else:
-                    self._to_operands(value, strict=False)
+                    self._to_operands(value, Trust.ANY)
             self._near.extend(self._pairs.new)
         return len(self._pairs.forward) - count
 
-    def _to_operands(self, value: int, *, strict: bool) -> None:
-        """Matches what two nodes read; if `strict`, only what is computed alike where constants beside it differ.
+    def _to_operands(self, value: int, trust: Trust) -> None:
+        """Matches what the nodes read that compute a pair.
 
-        Where those differ, one node may do what another did before.
+        What other operators compute waits until nothing else is found: one of the nodes may read the wrong value.
         """
         pairs, partner = self._pairs, self._pairs.forward[value]
         first, second = pairs.before.maker(value), pairs.after.maker(partner)
@@ -123,9 +141,10 @@ class Propagation:
         for ours, theirs in zip(first.bodies, second.bodies, strict=False):
             pairs.add(ours, theirs, "returned alike")
         same_constants = _constant_keys(first, pairs.before) == _constant_keys(second, pairs.after)
+        rewritten = Trust.REWRITTEN if same_constants else Trust.ANY
         for ours, theirs in self._operands(first, second):
-            certain = not strict or same_constants or self._before.kind(ours) == self._after.kind(theirs)
-            if certain and pairs.same_shape(ours, theirs):
+            needed = Trust.ALIKE if self._before.kind(ours) == self._after.kind(theirs) else rewritten
+            if trust >= needed and pairs.same_shape(ours, theirs):
                 pairs.add(ours, theirs, f"operand of the matched {first.kind[1] or 'call'}")
 
     def _same_operator(self, first: NodeView, second: NodeView) -> bool:
@@ -179,9 +198,17 @@ class Propagation:
         pairs = self._pairs
         if not self._same_operator(first, second) or not self._same_operands(first, second):
             return
+        same = self._same_function(first, second)
         for ours, theirs in zip(first.outputs, second.outputs, strict=True):
-            if self._before.readers(ours) == self._after.readers(theirs) and pairs.same_shape(ours, theirs):
+            used_alike = same or self._before.readers(ours) == self._after.readers(theirs)
+            if used_alike and pairs.same_shape(ours, theirs):
                 pairs.add(ours, theirs, f"{first.kind[1] or 'call'} of matched operands")
+
+    def _same_function(self, first: NodeView, second: NodeView) -> bool:
+        """Whether nodes of the same operator make the same of the same operands, whatever reads it then."""
+        ours = (first.attributes, _constant_keys(first, self._pairs.before))
+        theirs = (second.attributes, _constant_keys(second, self._pairs.after))
+        return ours == theirs and not first.bodies and not second.bodies
 
     def _same_operands(self, first: NodeView, second: NodeView) -> bool:
         """Whether operands that are data correspond and those that are constants have equal shapes."""

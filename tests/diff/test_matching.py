@@ -284,3 +284,36 @@ def test_only_dequantizing_restores_a_weight() -> None:
     assert product is not None
     assert restored_constant(product) is None
     assert {group.how for group in match(*models).groups} == {"same"}
+
+
+def attention(*, scaled: bool, seed: int = 0) -> ir.Model:
+    """Scaled products and what they are used for; the scaling stays where nothing reads it."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"], name="first"),
+        helper.make_node("Transpose", ["h"], ["t"], name="transpose", perm=[1, 0]),
+        helper.make_node("MatMul", ["h", "t"], ["s"], name="products"),
+        helper.make_node("Div", ["s", "root"], ["d"], name="scaling"),
+        helper.make_node("Softmax", ["d" if scaled else "s"], ["p"], name="softmax"),
+        helper.make_node("MatMul", ["p", "b"], ["y"], name="last"),
+    ]
+    constants = {"a": build.weights(8, 8, seed=seed), "b": build.weights(8, 8, seed=seed + 1)}
+    return build.model(nodes, {"x": [8, 8]}, {"y": [8, 8]}, {**constants, "root": np.float32(3)})
+
+
+def test_a_node_that_reads_the_wrong_value_does_not_make_it_the_right_one() -> None:
+    after, names = renamed(attention(scaled=False, seed=7))
+    found = match(attention(scaled=True), after).values
+    assert {old: new for old, new in found.items() if old in "sdp"} == {old: names[old] for old in "sdp"}
+
+
+def test_of_values_computed_alike_the_one_used_alike_is_meant() -> None:
+    def difference(of: str) -> ir.Model:
+        nodes = [
+            helper.make_node("Relu", [of], ["r"], name="left"),
+            helper.make_node("Relu", ["b"], ["q"], name="right"),
+            helper.make_node("Sub", ["r", "q"], ["y"], name="sub"),
+        ]
+        return build.model(nodes, {"a": [4], "b": [4]}, {"y": [4]})
+
+    after, names = renamed(difference("b"))
+    assert match(difference("a"), after).values["q"] == names["q"]
