@@ -178,6 +178,25 @@ def test_nodes_of_branches_are_matched_although_the_if_has_another_name() -> Non
     ]
 
 
+def test_what_a_branch_hands_through_stays_where_its_maker_is_gone() -> None:
+    def choice(of: str) -> ir.Model:
+        def branch(label: str, op_type: str, operand: str) -> object:
+            node = helper.make_node(op_type, [operand], [label], name=op_type.lower())
+            out = helper.make_tensor_value_info(label, TensorProto.FLOAT, None)
+            return helper.make_graph([node], f"{label}_branch", [], [out])
+
+        nodes = [
+            helper.make_node("Exp", ["x"], ["h"], name="exp"),
+            helper.make_node("Cast", ["s"], ["c"], name="cast", to=TensorProto.BOOL),
+            helper.make_node(
+                "If", ["c"], ["y"], then_branch=branch("i", "Identity", of), else_branch=branch("n", "Neg", "x")
+            ),
+        ]
+        return build.model(nodes[of == "x" :], {"x": ["N"], "s": []}, {"y": ["N"]})
+
+    assert changed(match(choice("h"), renamed(choice("x"))[0])) == [("removed", ["Exp"], [])]
+
+
 def test_an_if_that_stands_for_an_inner_one_says_nothing_of_the_outer_condition() -> None:
     def branch(label: str, node: object) -> object:
         return helper.make_graph([node], label, [], [helper.make_tensor_value_info(label, TensorProto.FLOAT, None)])
