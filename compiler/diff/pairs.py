@@ -62,6 +62,13 @@ class Pairs:
             return False
         return all(a is None or b is None or a == b for a, b in zip(first, second, strict=True))
 
+    def made_alike(self, before: int, after: int) -> bool:
+        """Whether the same operator computes two values, or one of which the other model has none."""
+        ours, theirs = self.before.maker(before), self.after.maker(after)
+        if ours is None or theirs is None or ours.kind == theirs.kind:
+            return True
+        return ours.kind not in self.after.kinds or theirs.kind not in self.before.kinds
+
     def by_number(self, numbers: BothNumbers, evidence: str, uses: Callable[[], BothNumbers] | None = None) -> int:
         """Matches values of equal numbers: of equal names, then of equal uses, then by operator, and the rest in order.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
+from sardonyx.diff.numbering import SMALL
 from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.view import ABSENT, NodeView, View
 
@@ -20,8 +21,8 @@ T = TypeVar("T")
 class Trust(IntEnum):
     """Which operands of nodes that belong together do so as well.
 
-    `ALIKE`: those that the same operator computes. `REWRITTEN`: others too, where constants beside them are equal; else
-    one node may do what another did before. `ANY`: all that nothing contradicts.
+    `ALIKE`: those that the same operator computes, with the same attributes. `REWRITTEN`: others too, where constants
+    beside them are equal; else one node may do what another did before. `ANY`: all that nothing contradicts.
     """
 
     ALIKE = 0
@@ -34,7 +35,6 @@ class Surroundings:
 
     Attributes:
         view: The model.
-        kinds: The operators that it has.
 
     Args:
         view: The model.
@@ -42,7 +42,6 @@ class Surroundings:
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.kinds = frozenset(node.kind for node in view.nodes)
         self._above: dict[int, Context] = {}
         self._below: dict[int, Context] = {}
 
@@ -143,12 +142,21 @@ class Propagation:
         same_constants = _constant_keys(first, pairs.before) == _constant_keys(second, pairs.after)
         rewritten = Trust.REWRITTEN if same_constants else Trust.ANY
         for ours, theirs in self._operands(first, second):
-            needed = Trust.ALIKE if self._before.kind(ours) == self._after.kind(theirs) else rewritten
+            needed = Trust.ALIKE if self._computed_alike(ours, theirs) else rewritten
             if trust >= needed and pairs.same_shape(ours, theirs):
                 pairs.add(ours, theirs, f"operand of the matched {first.kind[1] or 'call'}")
 
     def _same_operator(self, first: NodeView, second: NodeView) -> bool:
         return first.kind == second.kind and len(first.outputs) == len(second.outputs)
+
+    def _computed_alike(self, ours: int, theirs: int) -> bool:
+        """Whether the same operator computes two values, as one can tell without weights."""
+        first, second = self._pairs.before.maker(ours), self._pairs.after.maker(theirs)
+        if first is None or second is None:
+            return first is second
+        return first.kind == second.kind and _but_for_weights(first, self._pairs.before) == _but_for_weights(
+            second, self._pairs.after
+        )
 
     def _same_ends(self, first: NodeView, second: NodeView) -> bool:
         """Whether bodies return what the same operators compute: an If may stand for one that was inside another."""
@@ -234,9 +242,7 @@ class Propagation:
 
     def _add_beyond(self, before: int, after: int, *, strict: bool) -> None:
         """Matches values around what was fused, unless other operators make them that both models have anyway."""
-        kinds = self._before.kind(before), self._after.kind(after)
-        kept = kinds[0] in self._after.kinds and kinds[1] in self._before.kinds
-        if self._pairs.same_shape(before, after) and (strict or kinds[0] == kinds[1] or not kept):
+        if self._pairs.same_shape(before, after) and (strict or self._pairs.made_alike(before, after)):
             self._pairs.add(before, after, "beyond what was taken apart or fused")
 
 
@@ -334,6 +340,12 @@ def constant_shapes(node: NodeView, view: View) -> list[object]:
 def _sign(node: NodeView, near: Surroundings) -> Context:
     """What tells apart nodes that read the same value: attributes, constants, and what reads their result."""
     return (node.attributes, _constant_keys(node, near.view), near.below(node.outputs[0]))
+
+
+def _but_for_weights(node: NodeView, view: View) -> tuple[object, ...]:
+    """Attributes of a node, and contents of the constants that it reads but for those of weights."""
+    constants = [view.constants[v] for v in node.inputs if v in view.constants]
+    return (node.attributes, *sorted(constant.key for constant in constants if constant.size <= SMALL))
 
 
 def _constant_keys(node: NodeView, view: View) -> tuple[str, ...]:

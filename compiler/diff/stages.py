@@ -156,7 +156,7 @@ class Stages:
             if not _alike_weights(pairs, before, after):
                 continue
             for (_, value), (_, partner) in zip(pairs.before.data(before), pairs.after.data(after), strict=False):
-                if pairs.same_shape(value, partner):
+                if pairs.same_shape(value, partner) and pairs.made_alike(value, partner):
                     found += pairs.add(value, partner, "read by weighted nodes in the same order")
         return found
 
