@@ -76,7 +76,9 @@ def explained_ranges(plan: Plan, settled: Settled, after: Wiring, again: Remeasu
             pairs = [(errors[0][end.after], errors[1][end.after]) for end in probe.ends]
             if all(math.isfinite(wide) and own <= math.sqrt(STEP_MARGIN) * wide for own, wide in pairs):
                 own, wide = max(pairs)
-                found[probe.point.after] = f"{own:.3g} behind it, and {wide:.3g} with a grid over all that was seen"
+                found[probe.point.after] = (
+                    f"relative error {own:.3g} behind it, and {wide:.3g} with a grid over all that was seen"
+                )
     return found
 
 
