@@ -49,9 +49,10 @@ from sardonyx.pipeline import (
     PassManager,
     Recipe,
     available_passes,
-    default_schemes,
     format_pipeline,
     parse_pipeline,
+    pipeline_text,
+    recipe_schemes,
     with_half_precision,
     with_selection,
 )
@@ -138,7 +139,7 @@ class _Compiler:
         passes = available_passes()
         self.exact_passes = parse_pipeline(self.recipe.optimize, passes)
         if self.recipe.quantize != AUTO:  # a mistake in it is better known at once
-            self._lossy_passes(self.recipe.quantize)
+            self._lossy_passes(pipeline_text(self.recipe.quantize))
         self.metric = None if job.metric is None else load_metric(job.metric)
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
@@ -207,10 +208,11 @@ class _Compiler:
 
     def _schemes(self, model: ir.Model) -> dict[str, tuple[Pass, ...]]:
         """The passes of each quantized candidate, by its name."""
-        if self.recipe.quantize != AUTO:
+        schemes = recipe_schemes(self.recipe.quantize, model, self.capabilities)
+        if not schemes:
             passes = self._lossy_passes(self.recipe.quantize)
             return {QUANTIZED: passes} if passes else {}
-        first, *others = default_schemes(model, self.capabilities, samples=True)
+        first, *others = schemes
         self.record.decide("scheme", first.name, first.summary)
         for other in others:
             self.record.decide("scheme", other.name, f"also tried: {other.summary}")
@@ -308,8 +310,9 @@ class _Compiler:
         self.record.note_passes(optimized.records)
         self.models[OPTIMIZED] = optimized.model
         self._require_expressible(optimized.model)
+        unlegalized = ir.clone(optimized.model)
         for name, passes in ({} if split is None else self._schemes(optimized.model)).items():
-            self.quantizers[name] = Quantizer(optimized.model, passes, context)
+            self.quantizers[name] = Quantizer(unlegalized, passes, context)
             self.lossy[name] = self.quantizers[name].variant()
             if self.lossy[name].changed:
                 self.models[name] = self.lossy[name].model
@@ -389,9 +392,9 @@ class _Compiler:
             written = self.backend.emit(model, folder, check=proven)
             if self.record.engine is not None:
                 take_along(self.scratch / self.record.chosen, folder)
-            plan = self.lossy[self.record.chosen].plan if is_lossy(self.record.chosen) else None
+            lossy = self.lossy[self.record.chosen] if is_lossy(self.record.chosen) else None
+            plan = None if lossy is None else self.quantizers[QUANTIZED].written_plan(lossy)
             if plan is not None:
-                plan["model"] = ir.digest(self.models[OPTIMIZED])
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
             self.record.outputs = [file_entry(file) for file in sorted(folder.iterdir())]
             if self.recipe.report:
