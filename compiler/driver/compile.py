@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,8 +116,8 @@ def run_compile(job: CompileJob) -> CompileResult:
     source_path = Path(job.source) if isinstance(job.source, str | os.PathLike) else None
     if output is not None:
         require_writable(output, source_path)
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as scratch:
-        return _Compiler(job, output, Path(scratch)).run()
+    with ir.TemporaryFolder() as scratch:
+        return _Compiler(job, output, scratch).run()
 
 
 class _Compiler:

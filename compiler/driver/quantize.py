@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,8 +166,8 @@ class _Quantization:
     def _samples(self, model: ir.Model) -> Samples | None:
         if self.job.data is None:
             return None
-        with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-            path = Path(folder) / "model.onnx"
+        with ir.TemporaryFolder() as folder:
+            path = folder / "model.onnx"
             ir.save(model, path)
             with self.target.load(path, threads=self.job.recipe.threads) as session:
                 samples = load_samples(self.job.data).named_for(session.inputs).checked(session.inputs)
