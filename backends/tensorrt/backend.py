@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,7 +184,7 @@ class TensorRTBackend(Backend):
             peak_rss_bytes=result.peak_rss_bytes,
             proof=prove(model, logged, request.planned, reasons) if logged else None,
             problems=_problems(result),
-            warnings=result.warnings if logged or not result.done else (*result.warnings, NO_TABLE),
+            warnings=(*result.warnings, *(_notes(settings, proven=bool(logged)) if result.done else ())),
             commands=build_commands(path.name, settings),
             layers=shown,
             layers_source=source,
@@ -214,6 +215,19 @@ class TensorRTBackend(Backend):
             f"{proof.integer} of {proof.planned} products that were meant to run as INT8 do in the engine, and "
             f"{self.require_int8:.0%} are required."
         )
+
+
+def _notes(settings: BuildSettings, *, proven: bool) -> Iterator[str]:
+    """Yields what to know of an engine."""
+    for each in settings.profile:
+        if each.least == each.most:
+            shape = "x".join(map(str, each.best))
+            yield (
+                f"The engine takes {each.name} as {shape} only, which the model leaves open: samples of several shapes "
+                f"or --shape {each.name}=MIN:OPT:MAX let it take others."
+            )
+    if not proven:
+        yield NO_TABLE
 
 
 def _status(module: str, probe: BuildResult) -> str:

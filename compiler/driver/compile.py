@@ -13,6 +13,7 @@ from sardonyx.driver.choice import (
     OPTIMIZED,
     ORIGINAL,
     QUANTIZED,
+    REWRITTEN,
     Choice,
     choose,
     is_lossy,
@@ -22,7 +23,7 @@ from sardonyx.driver.choice import (
 )
 from sardonyx.driver.engine import note_engine, take_along
 from sardonyx.driver.give_back import Quantizer, Variant
-from sardonyx.driver.judge import AGREEMENT, Judge
+from sardonyx.driver.judge import Judge, inexact_output, metric_name
 from sardonyx.driver.output import file_entry, replaced_folder, require_writable
 from sardonyx.driver.repair import Repair
 from sardonyx.driver.reporting import ReportSource, try_report, write_report
@@ -143,6 +144,7 @@ class _Compiler:
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
         self.quantizers: dict[str, Quantizer] = {}
+        self.legalized: set[str] = set()
         self.judged_on: Samples | None = None
 
     def run(self) -> CompileResult:
@@ -189,6 +191,9 @@ class _Compiler:
     def _measure(self, judge: Judge, name: str) -> Candidate:
         candidate = judge.measure(name, self.models[name], self._write(name, self.models[name]))
         candidate.integer_nodes = len(self.lossy[name].integer_nodes) if name in self.lossy else 0
+        candidate.legalized = name in self.legalized and inexact_output(candidate) is not None
+        if candidate.legalized and not is_lossy(name):
+            self.record.warnings.append(REWRITTEN.format(self.backend.name))
         self.record.candidates.append(candidate)
         return candidate
 
@@ -320,6 +325,8 @@ class _Compiler:
 
     def _legalize(self, name: str) -> None:
         legalized = self.backend.legalize(self.models[name])
+        if not legalized.exact:
+            self.legalized.add(name)
         for change in legalized.changes:
             self.record.decide("legalize", name, change)
         self.record.warnings.extend(w for w in legalized.refusals if w not in self.record.warnings)
@@ -342,7 +349,7 @@ class _Compiler:
             backend=self.backend,
             original=original,
             metric=self.metric,
-            metric_name=_metric_name(self.job.metric),
+            metric_name=metric_name(self.job.metric),
             original_metric=1.0 if self.metric is None else self.metric(original.run),
             held_out=self.judged_on,
             calibration=None if split is None else split.calibration,
@@ -407,9 +414,3 @@ class _Compiler:
 def _is_met(engine: EngineReport | None) -> bool:
     """Whether an engine was asked for in vain, or misses a demand; without a builder none was asked of it."""
     return engine is None or not (engine.failed or engine.unmet)
-
-
-def _metric_name(metric: str | Metric | None) -> str:
-    if metric is None:
-        return AGREEMENT
-    return metric if isinstance(metric, str) else str(getattr(metric, "__qualname__", metric))
