@@ -238,7 +238,7 @@ def _measured(chosen: "Candidate", record: "CompileRecord") -> list[str]:
     lines = []
     accuracy, latency = chosen.accuracy, chosen.latency
     if accuracy is not None:
-        held = f", {accuracy.samples} samples" if accuracy.samples else ""
+        held = f", {count(accuracy.samples, 'sample')}" if accuracy.samples else ""
         lines.append(
             f"  accuracy   {accuracy.original:.4f} -> {accuracy.candidate:.4f} (drop {accuracy.drop:+.2%}, "
             f"budget {record.recipe.max_drop:.2%}; {accuracy.metric}{held})"
