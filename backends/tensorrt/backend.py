@@ -152,7 +152,7 @@ class TensorRTBackend(Backend):
 
     def _inspected(self, engine: Path, result: BuildResult, request: EngineRequest) -> Inspection:
         request.progress(0, None, "tensorrt: look into the engine")
-        inspection = inspect_engine(engine, result.module, self.settings.timeout_seconds)
+        inspection = inspect_engine(engine, result.module)
         if inspection.text:
             write_information(engine, inspection.text)
         return inspection

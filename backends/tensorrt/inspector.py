@@ -21,6 +21,9 @@ SECTIONS = ("Inputs", "Constants", "Outputs")
 
 NO_DEVICE = "there is no NVIDIA device here that the engine was built for"
 
+TIMEOUT_SECONDS = 300.0
+"""Loading compiles the kernels for the device, which takes seconds; an engine that hangs then is left alone."""
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -37,13 +40,13 @@ class Inspection:
     problem: str = ""
 
 
-def inspect_engine(engine: Path, module: str, timeout_seconds: float) -> Inspection:
+def inspect_engine(engine: Path, module: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Inspection:
     """Loads an engine in a child process, which takes a GPU that it was built for, and asks its inspector.
 
     Args:
         engine: The engine's file.
         module: The Python module that built it: another does not load it.
-        timeout_seconds: After so long without an answer the child is stopped; kernels are compiled meanwhile.
+        timeout_seconds: After so long without an answer the child is stopped.
     """
     child = Child()
     try:
@@ -53,7 +56,7 @@ def inspect_engine(engine: Path, module: str, timeout_seconds: float) -> Inspect
         child.stop()
     if answer["stage"] != Stage.DONE:
         said = "; ".join(dict.fromkeys(error["message"] for error in answer["errors"]))
-        return Inspection(problem=said or NO_DEVICE)
+        return Inspection(problem=said.removesuffix(".") or NO_DEVICE)
     text: str = answer["information"]
     try:
         return Inspection(text, parse_information(text))
@@ -72,7 +75,7 @@ def shown_layers(logged: tuple[Layer, ...], inspection: Inspection | None) -> tu
     if inspection is not None and any(layer.kind for layer in inspection.layers):
         source = "These are the layers that the inspector of the engine tells, loaded on the device."
         return tuple(_shown(layer) for layer in inspection.layers), source
-    why = f" The engine itself was not asked: {inspection.problem}." if inspection and inspection.problem else ""
+    why = f" The engine's inspector told none: {inspection.problem}." if inspection and inspection.problem else ""
     source = f"These are the layers that the builder logged.{why}" if logged else ""
     return tuple(_shown(layer) for layer in logged), source
 

@@ -51,10 +51,8 @@ def _layers(engine: EngineReport) -> list[Block]:
         )
         for position, layer in enumerate(engine.layers, start=1)
     ]
-    return [
-        Table(columns, rows, "Layers of the engine in order of execution").trimmed(),
-        Notes((engine.layers_source,)),
-    ]
+    table = Table(columns, rows, "Layers of the engine in order of execution").trimmed()
+    return [table, Notes((engine.layers_source,))]
 
 
 def _facts(engine: EngineReport) -> Facts:

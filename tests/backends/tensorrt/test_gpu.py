@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sardonyx.backends.tensorrt import TensorRTBackend
-from sardonyx.backends.tensorrt.build import START_SECONDS, build, find_builders
+from sardonyx.backends.tensorrt.build import build, find_builders
 from sardonyx.backends.tensorrt.inspector import inspect_engine
 from sardonyx.backends.tensorrt.settings import AHEAD_OF_TIME, TARGETS, BuildSettings, ShapeRange
 from tests.backends.tensorrt.cuda import Gpu, NoGpuError
@@ -64,7 +64,7 @@ def test_the_inspector_of_a_loaded_engine_tells_the_products_that_the_build_logg
     path.write_bytes(convolutions().SerializeToString())
     result = build(path, settings, engine=engine)
     assert result.done, result.why()
-    inspection = inspect_engine(engine, result.module, START_SECONDS)
+    inspection = inspect_engine(engine, result.module)
     assert not inspection.problem
     told, logged = (
         {(layer.nodes, layer.precision) for layer in layers if layer.computes_products}
@@ -80,6 +80,6 @@ def test_the_inspector_knows_the_formats_of_dynamic_values(settings: BuildSettin
     profile = (ShapeRange.parse("x=1x8x16x16:4x8x16x16:8x8x16x16"),)
     result = build(path, dataclasses.replace(settings, profile=profile), engine=engine)
     assert result.done, result.why()
-    inspection = inspect_engine(engine, result.module, START_SECONDS)
+    inspection = inspect_engine(engine, result.module)
     assert not inspection.problem
     assert all(each.dtype for layer in inspection.layers for each in (*layer.inputs, *layer.outputs))

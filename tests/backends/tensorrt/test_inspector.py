@@ -86,8 +86,8 @@ def test_without_a_device_the_layers_are_those_that_the_builder_logged(tmp_path:
     shown, source = shown_layers(logged, dataclasses.replace(inspection, problem=NO_DEVICE))
     assert [each.nodes for each in shown] == [logged[0].nodes]
     assert source == (
-        "These are the layers that the builder logged. The engine itself was not asked: there is no NVIDIA device here "
-        "that the engine was built for."
+        "These are the layers that the builder logged. The engine's inspector told none: there is no NVIDIA device "
+        "here that the engine was built for."
     )
 
 
@@ -118,7 +118,7 @@ def test_dynamic_inputs_are_set_to_their_best_shapes(tmp_path: Path, device: Pat
     [
         (None, b"for others", "the engine is for another device"),
         ("no JSON", b"fine", "what its inspector tells cannot be read: Expecting value: line 1 column 1 (char 0)"),
-        (TEN, b"die", "The builder died with SIGSEGV."),
+        (TEN, b"die", "The builder died with SIGSEGV"),
     ],
 )
 def test_an_engine_that_cannot_be_asked_is_an_engine_all_the_same(
