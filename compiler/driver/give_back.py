@@ -66,7 +66,7 @@ def joined_plan(records: Sequence[PassRecord]) -> dict[str, Any] | None:
 
 
 def written_plan(model: ir.Model, records: Sequence[PassRecord], context: PassContext) -> dict[str, Any] | None:
-    """Returns the plan of passes as a file holds it: with what was done to the model before, and what that made of it.
+    """Returns the plan of passes as a file holds it: with the passes before and behind, and what the former made.
 
     Args:
         model: The float model that the passes were given; it is not changed.
@@ -76,11 +76,14 @@ def written_plan(model: ir.Model, records: Sequence[PassRecord], context: PassCo
     plan = joined_plan(records)
     if plan is None:
         return None
-    first = next(index for index, record in enumerate(records) if "plan" in record.details)
-    prepared = ", ".join(record.spec for record in records[:first] if record.status is Status.APPLIED)
+    planning = [index for index, record in enumerate(records) if "plan" in record.details]
+    prepared, finished = (
+        ", ".join(record.spec for record in part if record.status is Status.APPLIED)
+        for part in (records[: planning[0]], records[planning[-1] + 1 :])
+    )
     passes = parse_pipeline(prepared, available_passes())
     done = PassManager(passes, context=context).run(ir.clone(model)).model if passes else model
-    return {**plan, "prepared": prepared, "model": ir.digest(done)}
+    return {**plan, "prepared": prepared, "finished": finished, "model": ir.digest(done)}
 
 
 class Quantizer:

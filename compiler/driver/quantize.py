@@ -148,8 +148,9 @@ class _Quantization:
                     "A plan says what is quantized: --scheme, --exclude and --include do not go with it.",
                     remedy="Edit the plan, or make another one with --plan-out.",
                 )
-            prepared = parse_pipeline(read_plan(selection.plan).prepared, available_passes())
-            return (*prepared, ApplyPlan(str(selection.plan)))
+            plan = read_plan(selection.plan)
+            before, behind = (parse_pipeline(text, available_passes()) for text in (plan.prepared, plan.finished))
+            return (*before, ApplyPlan(str(selection.plan)), *behind)
         with_samples = self.job.data is not None
         if selection.scheme == AUTO:
             scheme = default_schemes(model, self.capabilities, samples=with_samples)[0]

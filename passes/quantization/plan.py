@@ -125,6 +125,7 @@ class QuantPlan:
         calibration: How ranges were observed, for the record.
         model: Digest of the float model that the plan was made from; empty where it was not written to a file.
         prepared: Pipeline text of the passes that changed that model before anything else here was decided.
+        finished: Pipeline text of the passes that changed it once everything here was.
         moved_scales: How often the channels of a value are halved, and the weights behind it doubled, before anything
             is quantized: one number a channel, by value, by the pass that chose them.
         outliers: Indices of the channels of a value that are given products of their own, ascending, by value, once
@@ -140,6 +141,7 @@ class QuantPlan:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     prepared: str = ""
+    finished: str = ""
     moved_scales: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     outliers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bias_shifts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -151,6 +153,7 @@ class QuantPlan:
             "target": self.target,
             "model": self.model,
             "prepared": self.prepared,
+            "finished": self.finished,
             "moved_scales": {name: _lists(moved) for name, moved in self.moved_scales.items()},
             "outliers": _lists(self.outliers),
             "bias_shifts": _lists(self.bias_shifts),
@@ -182,6 +185,7 @@ class QuantPlan:
             calibration=dict(data.get("calibration", {})),
             model=str(data.get("model", "")),
             prepared=str(data.get("prepared", "")),
+            finished=str(data.get("finished", "")),
             moved_scales={
                 name: _tuples(f"moved_scales of {name!r}", moved, _WHOLE_NUMBERS)
                 for name, moved in _object("moved_scales", data.get("moved_scales", {})).items()

@@ -274,3 +274,20 @@ def test_outliers_that_cannot_be_split_off_are_refused(
     assert code == 2
     assert message in err
     assert not outliers.exists()
+
+
+def test_what_follows_a_plan_is_done_again(folder: Path, run: Run) -> None:
+    quantize = f"quantize model.onnx --target tensorrt {DATA}"
+    assert run(f"{quantize} --scheme static-fp16 -o out")[0] == 0
+    assert json.loads((folder / "out" / "plan.json").read_text())["finished"] == "convert-float"
+    assert run(f"{quantize} --plan out/plan.json -o again")[0] == 0
+    for name in ("model.trt.onnx", "plan.json"):
+        assert (folder / "again" / name).read_bytes() == (folder / "out" / name).read_bytes()
+
+
+@pytest.mark.parametrize("entry", ["prepared", "finished"])
+def test_a_plan_that_names_no_passes_is_refused(folder: Path, run: Run, entry: str) -> None:
+    (folder / "plan.json").write_text(json.dumps({"version": 1, "target": "", "points": [], entry: "no-such-pass"}))
+    code, _, err = run("quantize model.onnx --plan plan.json -o out")
+    assert code == 2
+    assert "no-such-pass" in err
