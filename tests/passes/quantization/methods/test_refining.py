@@ -167,6 +167,14 @@ class TestPass:
         assert variant.stats["bias-correction"] == 2
         assert looks == []
 
+    @pytest.mark.parametrize("calibrator", ["percentile", "minmax"])
+    def test_ranges_are_searched_in_what_calibration_saw(self, calibrator: str) -> None:
+        looks: list[str] = []
+        watched = dataclasses.replace(context(), progress=lambda done, total, what: looks.append(what))
+        QuantizeStatic(calibrator=calibrator, methods=("mse-ranges",)).apply(ir.load(build.cnn()).model, watched)
+        assert watched.samples is not None
+        assert looks == ["calibrate"] * watched.samples.count()
+
     def test_shared_weights_are_refused(self) -> None:
         nodes = [node("MatMul", ["x", "w"], ["y"], name="one"), node("MatMul", ["y", "w"], ["z"], name="two")]
         model = build.model(nodes, {"x": [4, 8]}, {"z": None}, {"w": build.weights(8, 8)})
