@@ -16,10 +16,11 @@ from sardonyx.passes.quantization.evidence import EVIDENCE, rounding_evidence
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
+from sardonyx.passes.quantization.methods.chosen_integers import chosen_integers
 from sardonyx.passes.quantization.methods.layers import linear_layers
 from sardonyx.passes.quantization.methods.presets import preset
 from sardonyx.passes.quantization.methods.refine import Refined, Refiner, placed_layers, weight_reaches
-from sardonyx.passes.quantization.methods.selection import AUTO, Methods, select_methods
+from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
 from sardonyx.passes.quantization.methods.sequential import correct_in_sequence
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
@@ -177,7 +178,8 @@ class QuantizeStatic(Pass):
                 "weight_scales_raised_for_bias": chosen.raised_scales,
                 "methods": list(names),
             },
-            bias_shifts=_shifts_of_plan(model, given, methods, refined),
+            chosen_integers=chosen_integers(chosen.points, floats, constants(model.graph), capabilities),
+            bias_shifts=_shifts_of_plan(model, given, refined),
         )
         evidence = rounding_evidence(plan.points, observed.distributions, floats, constants(model.graph))
         return _Planned(plan, refined, evidence)
@@ -224,15 +226,8 @@ class QuantizeStatic(Pass):
         return CalibrationOptions(self.workers, Path(self.state) if self.state else None, thinning=self.thinning)
 
 
-def _shifts_of_plan(
-    model: ir.Model, given: Sequence[str], methods: Methods, refined: Refined
-) -> dict[str, tuple[float, ...]]:
-    """The shifts that a plan keeps: those for weights that are rounded to nearest, as they are when it is applied.
-
-    Nodes that were given a bias in vain are among them, with shifts of zero.
-    """
+def _shifts_of_plan(model: ir.Model, given: Sequence[str], refined: Refined) -> dict[str, tuple[float, ...]]:
+    """The shifts that a plan keeps: nodes that were given a bias in vain are among them, with shifts of zero."""
     layers = {layer.node.name: layer for layer in linear_layers(model.graph) if layer.node.name in given}
     shifts = {name: (0.0,) * layer.outputs for name in given if (layer := layers.get(name)) is not None}
-    if methods.rounding == "nearest":
-        shifts |= {name: tuple(shift.tolist()) for name, shift in refined.shifts.items()}
-    return shifts
+    return shifts | {name: tuple(shift.tolist()) for name, shift in refined.shifts.items()}

@@ -10,7 +10,7 @@ from sardonyx.capabilities import Capabilities
 from sardonyx.passes.base import PassContext, Refusal
 from sardonyx.passes.quantization.arithmetic import IntegerRange, integer_range
 from sardonyx.passes.quantization.methods.adaround import affordable, round_adaptively
-from sardonyx.passes.quantization.methods.bias import shift_output
+from sardonyx.passes.quantization.methods.bias import bias_input, shift_output
 from sardonyx.passes.quantization.methods.channels import FloatArray, observe_channels
 from sardonyx.passes.quantization.methods.layers import Layer, linear_layers
 from sardonyx.passes.quantization.methods.moments import Moments, observe_moments
@@ -175,11 +175,13 @@ class Refiner:
             return _Solved(None, None, f"the inputs of {layer.node.name} become NaN or infinite on the samples")
         steps = np.asarray(scale).reshape(1, 1) if len(scale) == 1 else np.reshape(scale, matrix.shape[:2])
         grid = Grid(steps, weight_integers(capabilities))
-        rounded, reason = self._round(layer, matrix, grid, moments)
-        shift = None
-        if self._methods.bias == "corrected" and moments is not None:
-            shift = np.matmul(matrix - rounded, moments.mean[..., None]).reshape(-1)
-        return _Solved(ir.tensor(layer.weight_of(rounded), name=layer.weight.name), shift, reason)
+        if moments is None or self._methods.bias != "corrected":
+            rounded, reason = self._round(layer, matrix, grid, moments)
+            return _Solved(_weight(layer, rounded), None, reason)
+        takes_shift = not isinstance(bias_input(layer), str)
+        rounded, reason = self._round(layer, matrix, grid, moments.centred() if takes_shift else moments)
+        shift = np.matmul(matrix - rounded, moments.mean[..., None]).reshape(-1)
+        return _Solved(_weight(layer, rounded), shift, reason)
 
     def _round(
         self, layer: Layer, matrix: FloatArray, grid: Grid, moments: Moments | None
@@ -212,6 +214,10 @@ class Refiner:
 
     def _count(self, what: str) -> None:
         self._stats[what] = self._stats.get(what, 0) + 1
+
+
+def _weight(layer: Layer, matrix: FloatArray) -> ir.TensorProtocol:
+    return ir.tensor(layer.weight_of(matrix), name=layer.weight.name)
 
 
 @dataclass(frozen=True)

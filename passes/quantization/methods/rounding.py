@@ -1,8 +1,9 @@
 """The grid of a weight, and rounding to it that is better than rounding each weight by itself.
 
 All methods minimize the error of the layer's output, tr(E H E^T) with E the error of the matrix and H the second
-moments of its columns, over the integers of a fixed grid. They return weights that lie on the grid, so that writing the
-model rounds each to exactly the integer that was chosen.
+moments of its columns (about their mean, where a bias takes the error of the mean back), over the integers of a fixed
+grid. They return weights that lie on the grid, so that writing the model rounds each to exactly the integer that was
+chosen.
 """
 
 from dataclasses import dataclass
@@ -98,19 +99,37 @@ def _propagate(matrix: FloatArray, factor: FloatArray, grid: Grid) -> FloatArray
 
 
 def _descend(matrix: FloatArray, second: FloatArray, start: FloatArray, grid: Grid) -> FloatArray:
-    """Coordinate descent over columns, all rows at once."""
+    """Coordinate descent over columns, all rows at once; what a block changes reaches the later ones in one product."""
     rounded = start.copy()
-    diagonal = np.diagonal(second, axis1=1, axis2=2)
+    size = matrix.shape[2]
     for _ in range(SWEEPS):
         slope = np.matmul(rounded - matrix, second)
         changed = False
-        for k in range(matrix.shape[2]):
-            best = grid.round(rounded[:, :, k] - slope[:, :, k] / diagonal[:, k, None], grid.steps)
-            change = best - rounded[:, :, k]
+        for first in range(0, size, BLOCK):
+            block = slice(first, min(first + BLOCK, size))
+            change = _descend_block(rounded[:, :, block], slope[:, :, block], second[:, block, block], grid)
             if change.any():
                 changed = True
-                rounded[:, :, k] = best
-                slope += change[:, :, None] * second[:, k, None, :]
+                rounded[:, :, block] += change
+                slope[:, :, block.stop :] += np.matmul(change, second[:, block, block.stop :])
         if not changed:
             break
-    return rounded
+    return grid.nearest(rounded)
+
+
+def _descend_block(rounded: FloatArray, slope: FloatArray, second: FloatArray, grid: Grid) -> FloatArray:
+    """Returns what one sweep over the columns of a block adds to them, all of shape (groups, outputs / groups, block).
+
+    Args:
+        rounded: The columns as they are.
+        slope: Half the gradient of the output error by them.
+        second: H among them, shape (groups, block, block).
+        grid: The reals that they may take.
+    """
+    columns, slopes = (np.ascontiguousarray(np.moveaxis(each, 2, 0)) for each in (rounded, slope))
+    products = np.ascontiguousarray(second.transpose(1, 2, 0))[..., None]  # (block, block, groups, 1)
+    changes = np.zeros_like(columns)
+    for k, column in enumerate(columns):
+        changes[k] = grid.round(column - slopes[k] / products[k, k], grid.steps) - column
+        slopes[k + 1 :] += changes[k] * products[k, k + 1 :]
+    return np.moveaxis(changes, 0, 2)
