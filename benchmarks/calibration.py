@@ -1,7 +1,7 @@
 """What calibration costs: time a sample over plain inference with the same outputs fetched, and peak memory.
 
-    python benchmarks/calibration.py time [MODEL [SAMPLES [THINNING]]]   each calibrator, beside plain inference
-    python benchmarks/calibration.py memory [MODEL] [COUNT ...]          peak with 32 and 300 samples, entropy
+    python -m benchmarks.calibration time [MODEL [SAMPLES [THINNING]]]   each calibrator, beside plain inference
+    python -m benchmarks.calibration memory [MODEL] [COUNT ...]          peak with 32 and 300 samples, entropy
 
 Without a model, a transformer with random weights is made: 6 layers of width 576, 24 million parameters. Samples are
 standard normal unless SAMPLES names some. `time` runs plain inference and each calibrator in turn, several times over
