@@ -18,6 +18,8 @@ from sardonyx.passes.quantization.methods.stream import stream
 
 ROWS = 128
 """Columns taken of one sample; where there are more, evenly spaced ones are."""
+ROUNDING = 1e-4
+"""Share of a mean square that a sum of some thousand products in float32 may lose: a variance may be 0 below that."""
 BYTES = 512 << 20
 """Moments that are gathered in one run over the samples."""
 
@@ -43,7 +45,10 @@ class Moments:
         """Returns the moments about the mean: all that counts where a bias takes the error of the mean back."""
         if self.second is None:
             return self
-        return Moments(np.zeros_like(self.mean), self.second - self.mean[:, :, None] * self.mean[:, None, :])
+        second = self.second - self.mean[:, :, None] * self.mean[:, None, :]
+        places = np.arange(second.shape[1])
+        second[:, places, places] += ROUNDING * self.second[:, places, places]
+        return Moments(np.zeros_like(self.mean), second)
 
 
 def observe_moments(

@@ -188,13 +188,15 @@ class Refiner:
     ) -> tuple[FloatArray, str | None]:
         if moments is None or moments.second is None:
             return grid.nearest(matrix), None
-        if self._methods.rounding == "gptq":
-            return round_compensated(matrix, moments.second, grid), None
-        if not affordable(*layer.matrix_shape):
-            return round_compensated(matrix, moments.second, grid), (
-                f"{layer.node.name} is too large for adaround; its errors are compensated as by gptq"
-            )
-        return round_adaptively(matrix, moments.second, grid), None
+        adaptively = self._methods.rounding == "adaround"
+        if adaptively and affordable(*layer.matrix_shape):
+            return round_adaptively(matrix, moments.second, grid), None
+        name = layer.node.name
+        reason = f"{name} is too large for adaround; its errors are compensated as by gptq" if adaptively else None
+        try:
+            return round_compensated(matrix, moments.second, grid), reason
+        except np.linalg.LinAlgError:
+            return grid.nearest(matrix), f"the second moments of the inputs of {name} are not positive definite"
 
     def _write(self, layer: Layer, solved: "_Solved") -> None:
         if solved.reason is not None:

@@ -54,6 +54,9 @@ def round_compensated(matrix: FloatArray, second: FloatArray, grid: Grid) -> Flo
     the error e of column j adds e U[j, k] to what column k is rounded from; nothing is inverted. Columns come in the
     order of falling H[k, k]. Where the nearest integers are better, they are kept. Coordinate descent behind it lowers
     the error on calibration samples further, but not that on others.
+
+    Raises:
+        numpy.linalg.LinAlgError: If H is not positive definite, as rounding may leave it.
     """
     damped = _damped(second)
     order = np.argsort(-np.mean(np.diagonal(damped, axis1=1, axis2=2), axis=0), kind="stable")
