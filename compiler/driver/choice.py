@@ -9,6 +9,8 @@ from sardonyx.pipeline import Accuracy, Candidate, Recipe
 ORIGINAL, OPTIMIZED, QUANTIZED, MIXED = "original", "optimized", "quantized", "mixed"
 FASTER = 1.02
 """A quantized model is worth repairing from this speed-up over the optimized one on."""
+WORTHWHILE = 1.1
+"""Where a model keeps the budget, a faster one that does not is worth repairing from this ratio of their speeds on."""
 SLOWER = 0.99
 """A speed-up below this is slower: two sessions of one model differ by up to 0.3 % for where their memory lies."""
 
@@ -107,16 +109,33 @@ def _is_budget_met(candidates: list[Candidate], best: Candidate | None, recipe: 
 
 
 def to_repair(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Candidate | None:
-    """Returns the fastest quantized candidate where all lose too much; None where there is nothing to repair.
+    """Returns the fastest quantized candidate that loses too much; None where there is nothing to repair.
 
-    Where speed is not known, those that compute with integers count, and the most promising of them is returned.
+    Where another quantized one keeps the budget, the fastest must be `WORTHWHILE`: some of its lead is given back, too.
+    Where speed is not known, those that compute with integers count, and the most promising of them is returned if
+    none keeps the budget.
     """
     quantized = [c for c in candidates if is_lossy(c.name) and c.accuracy is not None]
     if untimed:
         quantized = [c for c in quantized if c.integer_nodes]
-    if any(c.accuracy is not None and _keeps(c.accuracy, recipe) for c in quantized):
+    kept = [c for c in quantized if c.accuracy is not None and _keeps(c.accuracy, recipe)]
+    if untimed and kept:
         return None
-    return max(quantized, key=_merit(untimed), default=None)
+    lossy = [c for c in quantized if c not in kept]
+    fastest = max(lossy, key=_merit(untimed), default=None)
+    if fastest is None or (kept and _speedup(fastest) < WORTHWHILE * max(map(_speedup, kept))):
+        return None
+    return fastest
+
+
+def overtaken(repaired: Candidate, candidates: list[Candidate], recipe: Recipe) -> str | None:
+    """Why giving back more nodes would gain nothing, or None: a model that keeps the budget is as fast already."""
+    for other in candidates:
+        kept = is_lossy(other.name) and other.name != repaired.name and keeps_budget(other, recipe)
+        if kept and other.latency and repaired.latency and _speedup(repaired) <= _speedup(other):
+            faster = f"{_speedup(repaired):.2f}x against {_speedup(other):.2f}x"
+            return f"with these nodes in float it is not faster than {other.name}, which keeps the budget ({faster})"
+    return None
 
 
 def vain_repair(quantized: Candidate, candidates: list[Candidate]) -> str | None:

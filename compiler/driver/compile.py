@@ -18,6 +18,7 @@ from sardonyx.driver.choice import (
     choose,
     is_lossy,
     keeps_budget,
+    overtaken,
     to_repair,
     vain_repair,
 )
@@ -224,7 +225,7 @@ class _Compiler:
         return {name: self._lossy_passes(scheme.pipeline) for name, scheme in named.items()}
 
     def _repair(self, judge: Judge, split: Split) -> None:
-        """Where quantized models are fast and lose too much, gives back nodes of the fastest until it fits."""
+        """Where the fastest quantized model loses too much, gives back its nodes until it fits or is not faster."""
         worst = to_repair(self.record.candidates, self.recipe, self.backend.untimed)
         if worst is None:
             return
@@ -244,7 +245,11 @@ class _Compiler:
             self.models[MIXED], self.lossy[MIXED] = variant.model, variant
             self._legalize(MIXED)
             self.record.candidates[:] = [c for c in self.record.candidates if c.name != MIXED]
-            if keeps_budget(self._measure(judge, MIXED), self.recipe):
+            mixed = self._measure(judge, MIXED)
+            late = overtaken(mixed, self.record.candidates, self.recipe)
+            if late is not None:
+                self.record.decide("give-back", "nothing", late)
+            if late is not None or keeps_budget(mixed, self.recipe):
                 break
 
     def _load_variant(self, model: ir.Model) -> Session:

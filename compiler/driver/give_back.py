@@ -7,6 +7,7 @@ what was given back are then tried as integers again.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -175,7 +176,37 @@ def fewest(noises: Sequence[Noise], loss: float, given_back: int, budget: float)
     return next((count for count, sum_ in enumerate(rest) if sum_ <= allowed), len(noises))
 
 
-def search(noises: Sequence[Noise], total: float, budget: float, lost: Callable[[int], float]) -> int:
+class Stopwatch:
+    """Tells whether there is time for one more of several tries of like length.
+
+    Args:
+        seconds: Wall time for all of them, from now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._start = time.monotonic()
+
+    def has_time(self, tries: int) -> bool:
+        """Whether one more is likely to end in time, by what that many have taken on average."""
+        elapsed = time.monotonic() - self._start
+        return elapsed + elapsed / max(1, tries) < self._seconds
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model with nodes given back may lose, and how long to look for it.
+
+    Attributes:
+        loss: The loss allowed.
+        seconds: Wall time of a search.
+    """
+
+    loss: float
+    seconds: float = math.inf
+
+
+def search(noises: Sequence[Noise], total: float, budget: Budget, lost: Callable[[int], float]) -> int:
     """Returns a small number of the worst nodes with which given back a model keeps the budget.
 
     The interval is cut where the sum of noise says, as long as that is inside it and not at its edge; else in half.
@@ -183,23 +214,28 @@ def search(noises: Sequence[Noise], total: float, budget: float, lost: Callable[
     Args:
         noises: The worst first.
         total: What is lost with none given back.
-        budget: The loss allowed.
-        lost: What is lost with so many given back; called at most `TRIES` times.
+        budget: The loss and the time allowed.
+        lost: What is lost with so many given back; called at most `TRIES` times, and not when the time of earlier calls
+            says that one more would end too late.
 
     Returns:
-        A number for which `lost` was within the budget; that of all nodes where there was none.
+        A number for which `lost` was within the budget. Where there was none, that of all nodes, or the next guess if
+        time ran out.
     """
     low, high = 0, len(noises)
-    guess = fewest(noises, total, 0, budget)
+    guess = fewest(noises, total, 0, budget.loss)
+    watch = Stopwatch(budget.seconds)
     for attempt in range(TRIES):
         if high - low <= max(1, len(noises) // RESOLUTION):
             break
+        if not watch.has_time(attempt):
+            return high if high < len(noises) else max(guess, low + 1)
         margin = (high - low) // 8 if attempt else 0
         if not low + margin < guess < high - margin:
             guess = (low + high) // 2
         loss = lost(guess)
-        tried, guess = guess, fewest(noises, loss, guess, budget)
-        if loss <= budget:
+        tried, guess = guess, fewest(noises, loss, guess, budget.loss)
+        if loss <= budget.loss:
             high = tried
         else:
             low = tried
@@ -218,11 +254,10 @@ def taken_back(given: Sequence[Noise], seconds: float, fits: Callable[[Sequence[
         What stays given back.
     """
     kept = list(given)
-    start, tries, size = time.monotonic(), 0, len(kept) // 2
+    watch, tries, size = Stopwatch(seconds), 0, len(kept) // 2
     while size:
         for end in range(len(kept), 0, -size):
-            elapsed = time.monotonic() - start
-            if elapsed + elapsed / max(1, tries) >= seconds:
+            if not watch.has_time(tries):
                 return kept
             less = kept[: max(0, end - size)] + kept[end:]
             tries += 1

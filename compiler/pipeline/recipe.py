@@ -42,8 +42,8 @@ class Recipe(BaseModel):
         held_out: Share of the samples that judges and is never calibrated with.
         threads: Threads of the target runtime within an operator, for timing and calibration.
         timing_seconds: Wall time of each paired timing, in seconds.
-        give_back_seconds: Wall time for measuring how much noise each node of a quantized model adds, and once more for
-            trying which of the nodes given back may be quantized after all.
+        give_back_seconds: Wall time for measuring how much noise each node of a quantized model adds, once more for
+            finding how many of them to give back, and once more for trying which of these may be quantized after all.
         opset: The standard opset to which models too old for per-channel Q/DQ are raised.
         report: Whether to write the page that a person reads.
     """

@@ -132,6 +132,8 @@ class QuantPlan:
             scales are moved.
         bias_shifts: What is added to the outputs of a node, one number a channel, by node: what its rounded weights
             lose on average. Of each node that gets a bias of its own for it.
+        chosen_integers: How far the integers of a weight are from the nearest ones, by its name, as
+            `sardonyx.passes.quantization.methods.chosen_integers` writes them; absent where they are the nearest.
     """
 
     target: str
@@ -145,6 +147,7 @@ class QuantPlan:
     moved_scales: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     outliers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bias_shifts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    chosen_integers: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able data that `from_dict` reads back to an equal plan."""
@@ -161,6 +164,7 @@ class QuantPlan:
             "compute_nodes": list(self.compute_nodes),
             "float_nodes": dict(self.float_nodes),
             "calibration": dict(self.calibration),
+            "chosen_integers": dict(self.chosen_integers),
         }
 
     @classmethod
@@ -192,6 +196,7 @@ class QuantPlan:
             },
             outliers=_tuples("outliers", data.get("outliers", {}), _WHOLE_NUMBERS),
             bias_shifts=_tuples("bias_shifts", data.get("bias_shifts", {}), _NUMBERS),
+            chosen_integers=_texts("chosen_integers", data.get("chosen_integers", {})),
         )
 
     @classmethod
@@ -210,6 +215,7 @@ class QuantPlan:
             moved_scales={name: moved for plan in plans for name, moved in plan.moved_scales.items()},
             outliers={value: split for plan in plans for value, split in plan.outliers.items()},
             bias_shifts={node: shift for plan in plans for node, shift in plan.bias_shifts.items()},
+            chosen_integers={weight: text for plan in plans for weight, text in plan.chosen_integers.items()},
         )
 
 
@@ -223,6 +229,16 @@ def _object(what: str, data: Any) -> Mapping[str, Any]:
             f"The quantization plan's {what} are not an object of names.", remedy="Make it anew with --plan-out."
         )
     return data
+
+
+def _texts(what: str, data: Any) -> dict[str, str]:
+    for name, text in _object(what, data).items():
+        if not isinstance(text, str):
+            raise SpecError(
+                f"The quantization plan's {what} have {name}={text!r}, which is not text.",
+                remedy="Mend the plan, or make it anew with --plan-out.",
+            )
+    return dict(data)
 
 
 def _tuples(what: str, data: Any, kind: _Kind) -> dict[str, tuple[Any, ...]]:
