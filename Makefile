@@ -36,11 +36,11 @@ test-all: lint
 	HYPOTHESIS_PROFILE=thorough $(THREADS) $(BIN)/pytest -n 2 --dist loadgroup -m ""
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/static_int8.py
-	$(BIN)/python benchmarks/ir_scale.py
-	$(BIN)/python benchmarks/calibration.py time
-	$(BIN)/python benchmarks/calibration.py memory
-	$(BIN)/python benchmarks/memory.py 3
+	$(BIN)/python -m benchmarks.static_int8
+	$(BIN)/python -m benchmarks.ir_scale
+	$(BIN)/python -m benchmarks.calibration time
+	$(BIN)/python -m benchmarks.calibration memory
+	$(BIN)/python -m benchmarks.memory 3
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

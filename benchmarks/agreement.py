@@ -1,6 +1,6 @@
 """Does agreement without labels predict the loss of a real metric?
 
-    python benchmarks/agreement.py ZOO [MODEL ...]
+    python -m benchmarks.agreement ZOO [MODEL ...]
 
 ZOO holds one folder a model, with `model.onnx` and an `eval.py` that has `calib()` (a list of feeds) and
 `evaluate(run) -> float` (higher is better). Each model is quantized by ONNX Runtime and has its weights
@@ -10,12 +10,10 @@ the calibration samples, which the quantizer did not see.
 """
 
 import argparse
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from onnx import numpy_helper, version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from benchmarks.tasks import load_eval
 from sardonyx.measure import Agreement, Feed, Session, load_samples
 
 COMPUTE = ["Conv", "MatMul", "Gemm"]
@@ -45,16 +44,6 @@ class Reader(CalibrationDataReader):
     def get_next(self) -> Feed | None:
         """Returns the next feed, or None at the end."""
         return next(self._feeds, None)
-
-
-def load_eval(folder: Path) -> ModuleType:
-    """Imports a model's eval.py."""
-    spec = importlib.util.spec_from_file_location(f"eval_{folder.name}", folder / "eval.py")
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{folder} has no eval.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def prepare(source: Path, folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """Are the fused operators of transformers faster than what they replace, on ONNX Runtime's CPU provider?
 
-    python benchmarks/attention.py                       every form at every shape
-    python benchmarks/attention.py --forms gelu --json   some forms; rows as JSON
+    python -m benchmarks.attention                       every form at every shape
+    python -m benchmarks.attention --forms gelu --json   some forms; rows as JSON
 
 Each row is one small block, as an exporter writes it and with one form fused, both loaded with all of the runtime's own
 optimizations, so that a form is compared with whatever the runtime fuses by itself. Runs are interleaved on one thread;

@@ -1,14 +1,14 @@
 """What calibration costs: time a sample over plain inference with the same outputs fetched, and peak memory.
 
-    python benchmarks/calibration.py time [MODEL [SAMPLES [THINNING]]]   each calibrator, beside plain inference
-    python benchmarks/calibration.py memory [MODEL] [COUNT ...]          peak with 32 and 300 samples, entropy
+    python -m benchmarks.calibration time [MODEL [SAMPLES [THINNING]]]   each calibrator, beside plain inference
+    python -m benchmarks.calibration memory [MODEL] [COUNT ...]          peak with 32 and 300 samples, entropy
 
 Without a model, a transformer with random weights is made: 6 layers of width 576, 24 million parameters. Samples are
 standard normal unless SAMPLES names some. `time` runs plain inference and each calibrator in turn, several times over
 the same samples, and prints medians of the ratios; computing the ranges, once at the end of a calibration, is printed
 by itself. Observers run beside inference in a second thread: where other work keeps the cores busy, look at CPU time.
 
-Finding the extremes of an element costs about 0.3 ns, and counting it 1.2 to 3 ns in all, by how cold the caches are.
+Finding the extremes of an element costs 0.2 to 0.4 ns, and counting it 1.3 to 2 ns in all, by how cold the caches are.
 At 1.7 ns that is at most 1.3 times plain inference where a model spends 5.7 ns or more on each element that is
 observed, as transformers do. Of small convolutional networks, which spend 0.6 to 0.9 ns, it is 4 to 6 times.
 """

@@ -1,6 +1,6 @@
 """Is a model faster or slower under ONNX Runtime with types and shapes of its computed values declared in the file?
 
-    python benchmarks/declarations.py MODEL.onnx [MODEL.onnx ...] [--seconds 3]
+    python -m benchmarks.declarations MODEL.onnx [MODEL.onnx ...] [--seconds 3]
 
 Each model is written with and without them, as it is and after the exact passes, and timed in interleaved runs on
 random input: a ratio above 1 means that it is faster without.

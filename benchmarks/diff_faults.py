@@ -1,7 +1,7 @@
 """Injects one fault in random places of models and looks whether the drift names the node.
 
-    python benchmarks/diff_faults.py [FOLDER] [--faults 30] [--seed 0] [--only NAME ...] [--work FOLDER]
-    python benchmarks/diff_faults.py FOLDER --peak NAME      # peak memory of comparing a model with one of its faults
+    python -m benchmarks.diff_faults [FOLDER] [--faults 30] [--seed 0] [--only NAME ...] [--work FOLDER]
+    python -m benchmarks.diff_faults FOLDER --peak NAME      # peak memory of comparing a model with one of its faults
 
 A FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()`; the shipped models take part as well. Models are
 compared in four settings: as they are, optimized, quantized, and optimized with quantized; the second model

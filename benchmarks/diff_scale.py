@@ -1,7 +1,7 @@
 """How matching scales: seconds and peak memory for large graphs and for large weights.
 
-python benchmarks/diff_scale.py [NODES]          # a graph against itself with other names, fused in part
-python benchmarks/diff_scale.py --weights 3000   # two models of that many megabytes, one weight changed
+python -m benchmarks.diff_scale [NODES]          # a graph against itself with other names, fused in part
+python -m benchmarks.diff_scale --weights 3000   # two models of that many megabytes, one weight changed
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How right the matching of two models is: precision and recall against editors whose edits are known.
 
     pip install onnxsim==0.8.1 onnxslim==0.1.98
-    PYTHONPATH=FOLDER python benchmarks/diff_truth.py MODEL.onnx[=package.module:feeds] ... [--only TEXT]
+    PYTHONPATH=FOLDER python -m benchmarks.diff_truth MODEL.onnx[=package.module:feeds] ... [--only TEXT]
 
 Each editor makes a second model. Which values are the same quantity is told by numbers: both models compute all values
 for two samples, and values that are equal for both are one quantity (constants are left out). Where the first model

@@ -1,7 +1,7 @@
 """Compares FP16 conversions on a folder of models.
 
     pip install onnxconverter-common
-    python benchmarks/half_precision.py FOLDER [NAME ...]
+    python -m benchmarks.half_precision FOLDER [NAME ...]
 
 FOLDER holds `NAME/model.onnx` beside `NAME/eval.py` with `calib()` (feeds). Per tool and model: whether the result
 loads in ONNX Runtime and its outputs are finite, Casts and tensor bytes afterwards, seconds, the signal-to-noise ratio
@@ -14,18 +14,17 @@ in the original, on the calibration feeds; masks (beyond 1e30) do not count.
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from benchmarks.tasks import load_eval
 from sardonyx import ir
 from sardonyx.measure import ErrorAccumulator, Feed, Session, load_samples, paired_latency
 from sardonyx.passes.base import PassContext
@@ -92,12 +91,7 @@ TOOLS: dict[str, Callable[[Job], None]] = {
 
 def feeds_of(folder: Path) -> list[Feed]:
     """The first feeds of a model's `eval.py`."""
-    spec = spec_from_file_location(f"task_{folder.name}", folder / "eval.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.calib()[: CALIBRATION + JUDGED])
+    return list(load_eval(folder).calib()[: CALIBRATION + JUDGED])
 
 
 def large_values(source: Path, feeds: Sequence[Feed]) -> set[str]:
@@ -152,7 +146,6 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
-    sys.path.insert(0, str(folder))
     warnings.simplefilter("ignore")  # the peers warn of each constant that they truncate
     for name in arguments.names or sorted(p.parent.name for p in folder.glob("*/model.onnx")):
         source = folder / name / "model.onnx"

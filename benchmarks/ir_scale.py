@@ -1,6 +1,6 @@
 """How the IR room scales: seconds for a large graph, against onnx's own checker where there is one.
 
-    python benchmarks/ir_scale.py [NODES]
+    python -m benchmarks.ir_scale [NODES]
 
 Each step runs three times; the least time is printed.
 """

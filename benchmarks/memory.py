@@ -1,6 +1,6 @@
 """Peak memory of what must not grow with the weights (`benchmarks/calibration.py` has that of calibration).
 
-    python benchmarks/memory.py [GIGABYTES]
+    python -m benchmarks.memory [GIGABYTES]
 
 Makes a model whose weights lie in one sparse external file, takes it through the exact passes and saves it, in a
 process of its own; what importing needs is printed beside it.

@@ -1,9 +1,9 @@
 """Compares the exact passes with other optimizers, file to file, on folders of models.
 
     pip install onnxsim==0.8.1 onnxslim==0.1.98 onnxscript
-    python benchmarks/optimizer.py RESULTS.jsonl FOLDER [FOLDER ...] [--only TEXT] [--minutes 30] [--latency 0.5]
-    python benchmarks/optimizer.py RESULTS.jsonl FOLDER [FOLDER ...] --nodes-only [--tools TOOL ...]
-    python benchmarks/optimizer.py RESULTS.jsonl                      # the summary of what was measured so far
+    python -m benchmarks.optimizer RESULTS.jsonl FOLDER [FOLDER ...] [--only TEXT] [--minutes 30] [--latency 0.5]
+    python -m benchmarks.optimizer RESULTS.jsonl FOLDER [FOLDER ...] --nodes-only [--tools TOOL ...]
+    python -m benchmarks.optimizer RESULTS.jsonl                      # the summary of what was measured so far
 
 A FOLDER holds `NAME/model.onnx` beside feeds: `NAME/feeds_*.npz`, or `NAME/eval.py` with `calib()`. The torch exports
 come from `python -m sardonyx.models.exports FOLDER`. Each model has a process of its own, in which the tools take turns
@@ -15,13 +15,11 @@ is timed: each tool works once, and nodes and the outputs for one sample are com
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from benchmarks.tasks import load_eval
 from sardonyx import ir
 from sardonyx.backends import backend
 from sardonyx.errors import BackendError, DataError
@@ -124,13 +123,7 @@ def feeds_of(folder: Path) -> list[dict[str, Any]]:
     stored = sorted(folder.glob("feeds_*.npz"))[:FEEDS]
     if stored:
         return [dict(np.load(path)) for path in stored]
-    sys.path.insert(0, str(folder.parent))
-    spec = spec_from_file_location(f"task_{folder.name}", folder / "eval.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.calib()[:FEEDS])
+    return list(load_eval(folder).calib()[:FEEDS])
 
 
 def count(path: Path) -> dict[str, int]:

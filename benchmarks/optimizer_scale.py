@@ -1,7 +1,7 @@
 """How the exact passes scale: generated models of many nodes, against onnxsim in the same run.
 
     pip install onnxsim==0.8.1
-    python benchmarks/optimizer_scale.py [NODES ...] [--tools sardonyx]     default: 25000 50000 100000
+    python -m benchmarks.optimizer_scale [NODES ...] [--tools sardonyx]     default: 25000 50000 100000
 
 The model is a mix of what real exports are made of: residual blocks (Conv, BatchNormalization, Relu, Add), attention
 blocks whose heads are cut out by computed sizes (Shape, Gather, Unsqueeze, Concat, Reshape, Transpose), written-out

@@ -1,7 +1,7 @@
 """Compares `sardonyx compile` with onnxruntime.quantization.quantize_static on labelled models, in one process.
 
-    python benchmarks/static_int8.py                     the models that come with Sardonyx
-    python benchmarks/static_int8.py FOLDER [NAME ...]   models of one's own
+    python -m benchmarks.static_int8                     the models that come with Sardonyx
+    python -m benchmarks.static_int8 FOLDER [NAME ...]   models of one's own
 
 FOLDER holds `NAME/model.onnx` beside `NAME/eval.py`, which defines `calib()` (feeds) and `evaluate(run)` (a metric,
 higher is better). Both tools get the same calibration samples. ONNX Runtime's quantizer is used as an expert would: the
@@ -10,20 +10,18 @@ Latencies come from interleaved runs on one thread; ratios are medians against t
 """
 
 import argparse
-import importlib.util
 import json
 import logging
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static, shape_inference
 
+from benchmarks.tasks import load_eval
 from sardonyx import models
 from sardonyx.driver import CompileJob, run_compile
 from sardonyx.measure import Metric, Session, paired_latency
@@ -61,20 +59,9 @@ def shipped_tasks() -> Iterator[Task]:
 
 def folder_tasks(folder: Path, names: list[str]) -> Iterator[Task]:
     """The models of a folder, all or the named ones."""
-    sys.path.insert(0, str(folder))
     for name in names or sorted(p.parent.name for p in folder.glob("*/model.onnx")):
-        module = _import(folder / name)
+        module = load_eval(folder / name)
         yield Task(name, folder / name / "model.onnx", module.calib(), module.evaluate)
-
-
-def _import(folder: Path) -> ModuleType:
-    """Imports the `eval.py` of a model's folder."""
-    spec = importlib.util.spec_from_file_location(f"task_{folder.name}", folder / "eval.py")
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{folder / 'eval.py'} is missing")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def quantize_with_onnxruntime(source: Path, feeds: list[dict[str, Any]], scratch: Path) -> Path:

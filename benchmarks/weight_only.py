@@ -1,6 +1,6 @@
 """Weight-only quantization of a language model, beside ONNX Runtime's own quantizers.
 
-    python benchmarks/weight_only.py FOLDER [--chunks N] [--only NAME ...] [--work FOLDER]
+    python -m benchmarks.weight_only FOLDER [--chunks N] [--only NAME ...] [--work FOLDER]
 
 FOLDER holds `model.onnx`, logits (N, T, V) of `input_ids` (N, T), beside `eval.py` with `calib()` (feeds) and
 `perplexity(run, limit=N)`. For each variant, made in a process of its own:
@@ -26,13 +26,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks.tasks import load_eval
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
@@ -68,16 +70,6 @@ THEIRS = {
 }
 
 
-def load_eval(folder: str) -> Any:
-    """Imports the folder's eval.py."""
-    spec = spec_from_file_location("evaluation", Path(folder) / "eval.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def quantize_ours(folder: str, options: str, written: str) -> None:
     """Quantizes with the pass."""
     from sardonyx import ir
@@ -87,7 +79,7 @@ def quantize_ours(folder: str, options: str, written: str) -> None:
     from sardonyx.pipeline import PassManager, available_passes, parse_pipeline
 
     context = PassContext(
-        backend("onnxruntime").capabilities(describe_machine()), load_samples(load_eval(folder).calib)
+        backend("onnxruntime").capabilities(describe_machine()), load_samples(load_eval(Path(folder)).calib)
     )
     text = f"{PASS}{{block={BLOCK}{options and ','}{options.removeprefix('smooth ')}}}"
     if options.startswith("smooth "):
@@ -223,7 +215,7 @@ def measure(name: str, path: Path, arguments: argparse.Namespace, comparison: Co
     """Measures a variant's size, loss and speed."""
     from sardonyx.measure import Session, paired_latency
 
-    evaluation = load_eval(arguments.folder)
+    evaluation = load_eval(Path(arguments.folder))
     original = Path(arguments.folder) / "model.onnx"
     ratios = []
     with Session(path) as session:

@@ -9,10 +9,18 @@ from sardonyx.pipeline import Accuracy, Candidate, Recipe
 ORIGINAL, OPTIMIZED, QUANTIZED, MIXED = "original", "optimized", "quantized", "mixed"
 FASTER = 1.02
 """A quantized model is worth repairing from this speed-up over the optimized one on."""
+WORTHWHILE = 1.1
+"""Where a model keeps the budget, a faster one that does not is worth repairing from this ratio of their speeds on."""
 SLOWER = 0.99
 """A speed-up below this is slower: two sessions of one model differ by up to 0.3 % for where their memory lies."""
 
 PROMISING = "the one with the most products as integers"
+
+REWRITTEN = (
+    "The target {} takes the model only rewritten, which changes its results beyond rounding; the record says where. "
+    "If another tool quantized it, compile the float model that it was made from."
+)
+"""Warning about a model whose own quantization is not what the target takes, by the target's name."""
 
 
 def is_lossy(name: str) -> bool:
@@ -28,7 +36,8 @@ class Choice:
         name: The chosen candidate.
         reason: Why, as a sentence.
         met_budget: False where the accuracy budget costs speed: quantized models were made, none of them keeps it,
-            and one that does not is faster than the chosen model, or its speed is not known.
+            and one that does not is faster than the chosen model, or its speed is not known. Also where the target
+            takes the model only rewritten, and that loses more than the budget.
     """
 
     name: str
@@ -41,7 +50,7 @@ def reject(candidate: Candidate, recipe: Recipe) -> None:
     if candidate.rejected is not None:
         return
     accuracy, latency = candidate.accuracy, candidate.latency
-    inexact = inexact_output(candidate) if candidate.name == OPTIMIZED else None
+    inexact = _inexact(candidate) if candidate.name == OPTIMIZED else None
     if inexact is not None:
         candidate.rejected = f"the exact passes changed the result: {inexact}"
     elif accuracy is not None and not _keeps(accuracy, recipe):
@@ -69,7 +78,7 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
         reject(candidate, recipe)
     optimized = next((c for c in candidates if c.name == OPTIMIZED), None)
     for candidate in candidates:
-        if is_lossy(candidate.name) and optimized is not None and inexact_output(optimized) is not None:
+        if is_lossy(candidate.name) and optimized is not None and _inexact(optimized) is not None:
             candidate.rejected = candidate.rejected or f"it was made from the optimized model, and {optimized.rejected}"
     usable = [c for c in candidates if c.rejected is None]
     if not usable:
@@ -83,8 +92,15 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
     return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget)
 
 
+def _inexact(optimized: Candidate) -> str | None:
+    """Why exact passes were not exact, or None; what the target had rewritten is judged by the budget."""
+    return None if optimized.legalized else inexact_output(optimized)
+
+
 def _is_budget_met(candidates: list[Candidate], best: Candidate | None, recipe: Recipe) -> bool:
     """Whether a quantized model keeps the budget, or none that does not would have been faster than the best."""
+    if best is None and any(c.legalized and _lost_accuracy(c, recipe) for c in candidates):
+        return False  # the original is rewritten for the target as they were
     lossy = [c for c in candidates if is_lossy(c.name)]
     if not all(_lost_accuracy(c, recipe) for c in lossy):
         return True
@@ -93,16 +109,33 @@ def _is_budget_met(candidates: list[Candidate], best: Candidate | None, recipe: 
 
 
 def to_repair(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Candidate | None:
-    """Returns the fastest quantized candidate where all lose too much; None where there is nothing to repair.
+    """Returns the fastest quantized candidate that loses too much; None where there is nothing to repair.
 
-    Where speed is not known, those that compute with integers count, and the most promising of them is returned.
+    Where another quantized one keeps the budget, the fastest must be `WORTHWHILE`: some of its lead is given back, too.
+    Where speed is not known, those that compute with integers count, and the most promising of them is returned if
+    none keeps the budget.
     """
     quantized = [c for c in candidates if is_lossy(c.name) and c.accuracy is not None]
     if untimed:
         quantized = [c for c in quantized if c.integer_nodes]
-    if any(c.accuracy is not None and _keeps(c.accuracy, recipe) for c in quantized):
+    kept = [c for c in quantized if c.accuracy is not None and _keeps(c.accuracy, recipe)]
+    if untimed and kept:
         return None
-    return max(quantized, key=_merit(untimed), default=None)
+    lossy = [c for c in quantized if c not in kept]
+    fastest = max(lossy, key=_merit(untimed), default=None)
+    if fastest is None or (kept and _speedup(fastest) < WORTHWHILE * max(map(_speedup, kept))):
+        return None
+    return fastest
+
+
+def overtaken(repaired: Candidate, candidates: list[Candidate], recipe: Recipe) -> str | None:
+    """Why giving back more nodes would gain nothing, or None: a model that keeps the budget is as fast already."""
+    for other in candidates:
+        kept = is_lossy(other.name) and other.name != repaired.name and keeps_budget(other, recipe)
+        if kept and other.latency and repaired.latency and _speedup(repaired) <= _speedup(other):
+            faster = f"{_speedup(repaired):.2f}x against {_speedup(other):.2f}x"
+            return f"with these nodes in float it is not faster than {other.name}, which keeps the budget ({faster})"
+    return None
 
 
 def vain_repair(quantized: Candidate, candidates: list[Candidate]) -> str | None:

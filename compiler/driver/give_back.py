@@ -7,6 +7,7 @@ what was given back are then tried as integers again.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sardonyx.errors import PassError
 from sardonyx.measure import Agreement, Feed, Session
 from sardonyx.passes.base import Pass, PassContext
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan
-from sardonyx.pipeline import PassManager, PassRecord, Status
+from sardonyx.pipeline import PassManager, PassRecord, Status, available_passes, parse_pipeline
 
 SAMPLES = 8
 """Samples on which models are compared."""
@@ -65,6 +66,27 @@ def joined_plan(records: Sequence[PassRecord]) -> dict[str, Any] | None:
     return QuantPlan.joined(plans).to_dict() if plans else None
 
 
+def written_plan(model: ir.Model, records: Sequence[PassRecord], context: PassContext) -> dict[str, Any] | None:
+    """Returns the plan of passes as a file holds it: with the passes before and behind, and what the former made.
+
+    Args:
+        model: The float model that the passes were given; it is not changed.
+        records: What they did.
+        context: Their context.
+    """
+    plan = joined_plan(records)
+    if plan is None:
+        return None
+    planning = [index for index, record in enumerate(records) if "plan" in record.details]
+    prepared, finished = (
+        ", ".join(record.spec for record in part if record.status is Status.APPLIED)
+        for part in (records[: planning[0]], records[planning[-1] + 1 :])
+    )
+    passes = parse_pipeline(prepared, available_passes())
+    done = PassManager(passes, context=context).run(ir.clone(model)).model if passes else model
+    return {**plan, "prepared": prepared, "finished": finished, "model": ir.digest(done)}
+
+
 class Quantizer:
     """Quantizes variants of one float model: the same passes, with nodes excluded.
 
@@ -84,6 +106,10 @@ class Quantizer:
         passes = [_excluding(each, exclude) for each in self._passes]
         result = PassManager(passes, context=self._context).run(ir.clone(self._model))
         return Variant(result.model, result.records)
+
+    def written_plan(self, variant: Variant) -> dict[str, Any] | None:
+        """Returns the plan of a variant as a file holds it, or None where no pass made one."""
+        return written_plan(self._model, variant.records, self._context)
 
     def pair(self, quantized: Variant) -> Pair:
         """Returns a variant beside the float model that went through all passes but those that quantized.
@@ -150,7 +176,37 @@ def fewest(noises: Sequence[Noise], loss: float, given_back: int, budget: float)
     return next((count for count, sum_ in enumerate(rest) if sum_ <= allowed), len(noises))
 
 
-def search(noises: Sequence[Noise], total: float, budget: float, lost: Callable[[int], float]) -> int:
+class Stopwatch:
+    """Tells whether there is time for one more of several tries of like length.
+
+    Args:
+        seconds: Wall time for all of them, from now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._start = time.monotonic()
+
+    def has_time(self, tries: int) -> bool:
+        """Whether one more is likely to end in time, by what that many have taken on average."""
+        elapsed = time.monotonic() - self._start
+        return elapsed + elapsed / max(1, tries) < self._seconds
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model with nodes given back may lose, and how long to look for it.
+
+    Attributes:
+        loss: The loss allowed.
+        seconds: Wall time of a search.
+    """
+
+    loss: float
+    seconds: float = math.inf
+
+
+def search(noises: Sequence[Noise], total: float, budget: Budget, lost: Callable[[int], float]) -> int:
     """Returns a small number of the worst nodes with which given back a model keeps the budget.
 
     The interval is cut where the sum of noise says, as long as that is inside it and not at its edge; else in half.
@@ -158,23 +214,28 @@ def search(noises: Sequence[Noise], total: float, budget: float, lost: Callable[
     Args:
         noises: The worst first.
         total: What is lost with none given back.
-        budget: The loss allowed.
-        lost: What is lost with so many given back; called at most `TRIES` times.
+        budget: The loss and the time allowed.
+        lost: What is lost with so many given back; called at most `TRIES` times, and not when the time of earlier calls
+            says that one more would end too late.
 
     Returns:
-        A number for which `lost` was within the budget; that of all nodes where there was none.
+        A number for which `lost` was within the budget. Where there was none, that of all nodes, or the next guess if
+        time ran out.
     """
     low, high = 0, len(noises)
-    guess = fewest(noises, total, 0, budget)
+    guess = fewest(noises, total, 0, budget.loss)
+    watch = Stopwatch(budget.seconds)
     for attempt in range(TRIES):
         if high - low <= max(1, len(noises) // RESOLUTION):
             break
+        if not watch.has_time(attempt):
+            return high if high < len(noises) else max(guess, low + 1)
         margin = (high - low) // 8 if attempt else 0
         if not low + margin < guess < high - margin:
             guess = (low + high) // 2
         loss = lost(guess)
-        tried, guess = guess, fewest(noises, loss, guess, budget)
-        if loss <= budget:
+        tried, guess = guess, fewest(noises, loss, guess, budget.loss)
+        if loss <= budget.loss:
             high = tried
         else:
             low = tried
@@ -193,11 +254,10 @@ def taken_back(given: Sequence[Noise], seconds: float, fits: Callable[[Sequence[
         What stays given back.
     """
     kept = list(given)
-    start, tries, size = time.monotonic(), 0, len(kept) // 2
+    watch, tries, size = Stopwatch(seconds), 0, len(kept) // 2
     while size:
         for end in range(len(kept), 0, -size):
-            elapsed = time.monotonic() - start
-            if elapsed + elapsed / max(1, tries) >= seconds:
+            if not watch.has_time(tries):
                 return kept
             less = kept[: max(0, end - size)] + kept[end:]
             tries += 1

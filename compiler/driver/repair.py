@@ -7,6 +7,7 @@ from itertools import islice
 from sardonyx import ir
 from sardonyx.driver.give_back import (
     SAMPLES,
+    Budget,
     Comparison,
     Quantizer,
     Variant,
@@ -54,7 +55,8 @@ class Repair:
         rank = {noise.node: number for number, noise in enumerate(noises, start=1)}
         seconds = self._recipe.give_back_seconds
         total = self._lost(self.quantized, comparison)
-        count = search(noises, total, self._recipe.max_drop, lambda k: self._lost_without(noises[:k], comparison))
+        budget = Budget(self._recipe.max_drop, seconds)
+        count = search(noises, total, budget, lambda k: self._lost_without(noises[:k], comparison))
         given = taken_back(noises[:count], seconds, lambda some: self._fits(some, comparison)) if count else []
         kept = [noise for noise in noises if noise not in given]
         told = 0

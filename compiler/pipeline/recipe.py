@@ -33,8 +33,8 @@ class Recipe(BaseModel):
         target: The backend's name.
         target_options: Options of that backend by name; each backend has its own.
         optimize: Pipeline text of the exact passes.
-        quantize: Pipeline text of the passes that trade accuracy for speed; `auto` for the schemes that suit the model,
-            of which the fastest that keeps the budget is taken; empty for none.
+        quantize: Name of a scheme or pipeline text of the passes that trade accuracy for speed; `auto` for the schemes
+            that suit the model, of which the fastest that keeps the budget is taken; empty for none.
         fallback: What runs in float runs as FP32, or as FP16 where the target and the ranges on the samples allow it.
         exclude: Patterns of nodes to keep in float.
         include: Patterns of the only nodes to quantize; empty for all.
@@ -42,8 +42,8 @@ class Recipe(BaseModel):
         held_out: Share of the samples that judges and is never calibrated with.
         threads: Threads of the target runtime within an operator, for timing and calibration.
         timing_seconds: Wall time of each paired timing, in seconds.
-        give_back_seconds: Wall time for measuring how much noise each node of a quantized model adds, and once more for
-            trying which of the nodes given back may be quantized after all.
+        give_back_seconds: Wall time for measuring how much noise each node of a quantized model adds, once more for
+            finding how many of them to give back, and once more for trying which of these may be quantized after all.
         opset: The standard opset to which models too old for per-channel Q/DQ are raised.
         report: Whether to write the page that a person reads.
     """

@@ -18,6 +18,8 @@ from sardonyx.passes.quantization.scheme import Scheme
 KEY = "sardonyx.ranges"
 REMEMBERED_BINS = 2048
 """Bins of the histograms that are remembered, of equal width: enough to tell what a range costs."""
+SEARCHED = "mse"
+"""A calibrator that looks at what searches of ranges look at, the histogram."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,19 @@ class RangeRequest:
         scheme: The integers that the ranges are for.
         percentile: Share of values to represent, in percent, for the calibrator `percentile`.
         options: How the samples are run.
+        histograms: Whether histograms are observed and remembered, whatever the calibrator needs, for a search.
     """
 
     calibrator: str
     scheme: Scheme
     percentile: float
     options: CalibrationOptions
+    histograms: bool = False
+
+    @property
+    def calibrators(self) -> tuple[str, ...]:
+        """The calibrators whose observers are to run."""
+        return (self.calibrator, SEARCHED) if self.histograms else (self.calibrator,)
 
 
 @dataclass
@@ -44,6 +53,7 @@ class _Remembered:
     parts: tuple[object, ...]
     ranges: dict[str, ObservedRange] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
     samples: int = 0
 
 
@@ -65,9 +75,13 @@ def observed_ranges(
     known = _remembered(model, request, context)
     missing = [name for name in values if name not in known.ranges]
     if missing:
-        result = calibrate(model, missing, [request.calibrator], context, request.options)
+        result = calibrate(model, missing, request.calibrators, context, request.options)
         known.ranges |= result.ranges(request.calibrator, request.scheme, request.percentile)
-        known.distributions |= _distributions(result)
+        histograms = _histograms(result)
+        known.distributions |= {
+            name: seen.distribution().rebinned(REMEMBERED_BINS) for name, seen in histograms.items()
+        }
+        known.histograms |= histograms if request.histograms else {}
         known.samples = result.samples
     return {name: known.ranges[name] for name in values}, known.samples
 
@@ -77,16 +91,21 @@ def observed_distributions(model: ir.Model, request: RangeRequest, context: Pass
     return _remembered(model, request, context).distributions
 
 
+def observed_histograms(model: ir.Model, request: RangeRequest, context: PassContext) -> Mapping[str, Histogram]:
+    """Returns the histograms of values whose ranges were observed and are finite, where the request wants them kept."""
+    return _remembered(model, request, context).histograms
+
+
 def _remembered(model: ir.Model, request: RangeRequest, context: PassContext) -> _Remembered:
     structure, parts = model_structure(model)
-    method = (request.calibrator, str(request.scheme), request.percentile, request.options.thinning)
+    method = (request.calibrator, str(request.scheme), request.percentile, request.options.thinning, request.histograms)
     known: _Remembered = context.memory.setdefault((KEY, method, structure), _Remembered(parts))
     return known
 
 
-def _distributions(result: CalibrationResult) -> dict[str, Distribution]:
+def _histograms(result: CalibrationResult) -> dict[str, Histogram]:
     return {
-        name: observer.distribution().rebinned(REMEMBERED_BINS)
+        name: observer
         for name, observers in result.observers.items()
         for observer in observers.values()
         if isinstance(observer, Histogram) and observer.range().finite

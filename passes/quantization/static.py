@@ -9,21 +9,27 @@ from sardonyx import ir
 from sardonyx.capabilities import Capabilities, Role
 from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
-from sardonyx.passes.quantization.calibration import CalibrationOptions, ObservedRange, calibrator
+from sardonyx.passes.quantization.calibration import CalibrationOptions, Histogram, ObservedRange, calibrator
 from sardonyx.passes.quantization.choose import choose, constants
 from sardonyx.passes.quantization.distribution import Distribution
 from sardonyx.passes.quantization.evidence import EVIDENCE, rounding_evidence
 from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.activations import searched_ranges
 from sardonyx.passes.quantization.methods.bias import give_biases
+from sardonyx.passes.quantization.methods.chosen_integers import chosen_integers
 from sardonyx.passes.quantization.methods.layers import linear_layers
 from sardonyx.passes.quantization.methods.presets import preset
 from sardonyx.passes.quantization.methods.refine import Refined, Refiner, placed_layers, weight_reaches
-from sardonyx.passes.quantization.methods.selection import AUTO, Methods, select_methods
+from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
 from sardonyx.passes.quantization.methods.sequential import correct_in_sequence
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
-from sardonyx.passes.quantization.ranges import RangeRequest, observed_distributions, observed_ranges
+from sardonyx.passes.quantization.ranges import (
+    RangeRequest,
+    observed_distributions,
+    observed_histograms,
+    observed_ranges,
+)
 from sardonyx.passes.quantization.scheme import Scheme
 from sardonyx.passes.quantization.scopes import left_in_functions, name_inner_values, restore_names
 from sardonyx.passes.quantization.selection import kept_float
@@ -34,10 +40,14 @@ ACTIVATIONS: Mapping[str, ir.DataType] = {"uint8": ir.DataType.UINT8, "int8": ir
 
 @dataclass(frozen=True)
 class _Observed:
-    """Ranges and distributions by value name, and the number of samples they come from."""
+    """Ranges, distributions and histograms by value name, and the number of samples they come from.
+
+    Histograms are there where ranges are to be searched.
+    """
 
     ranges: Mapping[str, ObservedRange]
     distributions: Mapping[str, Distribution]
+    histograms: Mapping[str, Histogram]
     samples: int
 
 
@@ -137,11 +147,12 @@ class QuantizeStatic(Pass):
         names = suited.methods if self.methods == (AUTO,) else self.methods
         method = suited.calibrator if self.calibrator == AUTO else self.calibrator
         methods = select_methods(names)
-        placement, observed = self._observe(model, replace(context, capabilities=capabilities), method)
+        searching = methods.ranges != "calibrated"
+        looking = replace(context, capabilities=capabilities)
+        placement, observed = self._observe(model, looking, method, histograms=searching)
         ranges = dict(observed.ranges)
-        if methods.ranges != "calibrated":
-            searching = replace(context, capabilities=capabilities)
-            ranges |= searched_ranges(model, placement.observed(), searching, plain=methods.ranges == "mse")
+        if searching:
+            ranges |= searched_ranges(model, observed.histograms, looking, plain=methods.ranges == "mse")
         refiner = Refiner(model, methods, context)
         given: tuple[str, ...] = ()
         if methods.bias != "kept":
@@ -167,7 +178,8 @@ class QuantizeStatic(Pass):
                 "weight_scales_raised_for_bias": chosen.raised_scales,
                 "methods": list(names),
             },
-            bias_shifts=_shifts_of_plan(model, given, methods, refined),
+            chosen_integers=chosen_integers(chosen.points, floats, constants(model.graph), capabilities),
+            bias_shifts=_shifts_of_plan(model, given, refined),
         )
         evidence = rounding_evidence(plan.points, observed.distributions, floats, constants(model.graph))
         return _Planned(plan, refined, evidence)
@@ -185,7 +197,9 @@ class QuantizeStatic(Pass):
         scheme = replace(capabilities.activation, dtype=dtype)
         return replace(capabilities, activation=scheme)
 
-    def _observe(self, model: ir.Model, context: PassContext, method: str) -> tuple[Placement, _Observed]:
+    def _observe(
+        self, model: ir.Model, context: PassContext, method: str, *, histograms: bool
+    ) -> tuple[Placement, _Observed]:
         """Places and calibrates; values that turn out to have no finite range stay in float, and it starts over.
 
         What was observed once is not observed again.
@@ -196,28 +210,24 @@ class QuantizeStatic(Pass):
         assert capabilities is not None, "checked by the caller"
         activation = capabilities.activation
         scheme = Scheme(activation.dtype, symmetric=activation.symmetric, narrow=activation.symmetric)
-        request = RangeRequest(method, scheme, self.percentile, self._options())
+        request = RangeRequest(method, scheme, self.percentile, self._options(), histograms)
         while True:
             placement = place(model, capabilities, unusable, kept)
             ranges, samples = observed_ranges(model, placement.observed(), request, context)
             infinite = {name for name, seen in ranges.items() if not seen.finite}
             if not infinite:
-                return placement, _Observed(ranges, observed_distributions(model, request, context), samples)
+                seen = observed_distributions(model, request, context)
+                by_name = observed_histograms(model, request, context)
+                searchable = {name: by_name[name] for name in ranges if name in by_name}
+                return placement, _Observed(ranges, seen, searchable, samples)
             unusable |= infinite
 
     def _options(self) -> CalibrationOptions:
         return CalibrationOptions(self.workers, Path(self.state) if self.state else None, thinning=self.thinning)
 
 
-def _shifts_of_plan(
-    model: ir.Model, given: Sequence[str], methods: Methods, refined: Refined
-) -> dict[str, tuple[float, ...]]:
-    """The shifts that a plan keeps: those for weights that are rounded to nearest, as they are when it is applied.
-
-    Nodes that were given a bias in vain are among them, with shifts of zero.
-    """
+def _shifts_of_plan(model: ir.Model, given: Sequence[str], refined: Refined) -> dict[str, tuple[float, ...]]:
+    """The shifts that a plan keeps: nodes that were given a bias in vain are among them, with shifts of zero."""
     layers = {layer.node.name: layer for layer in linear_layers(model.graph) if layer.node.name in given}
     shifts = {name: (0.0,) * layer.outputs for name in given if (layer := layers.get(name)) is not None}
-    if methods.rounding == "nearest":
-        shifts |= {name: tuple(shift.tolist()) for name, shift in refined.shifts.items()}
-    return shifts
+    return shifts | {name: tuple(shift.tolist()) for name, shift in refined.shifts.items()}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sardonyx.driver.choice import choose, to_repair
+from sardonyx.driver.choice import choose, overtaken, to_repair
 from sardonyx.pipeline import Accuracy, Candidate, Latency, Recipe
 
 EXACT = {"name": "y", "ok": True, "reason": "", "sqnr_db": 120.0}
@@ -101,3 +101,33 @@ def test_where_speed_is_not_known_what_computes_with_integers_is_repaired() -> N
     assert worst is not None
     assert worst.name == "quantized"
     assert to_repair(candidates, Recipe()) is None
+
+
+@pytest.mark.parametrize(
+    ("lossy", "repaired"),
+    [
+        ([(2.0, 0.5)], "quantized"),
+        ([(2.0, 0.0), (3.0, 0.0)], None),
+        ([(2.0, 0.5), (3.0, 0.5)], "quantized-1"),
+        ([(2.0, 0.0), (3.0, 0.5)], "quantized-1"),
+        ([(2.0, 0.0), (2.1, 0.5)], None),
+        ([(2.0, 0.0), (1.5, 0.5)], None),
+    ],
+)
+def test_the_fastest_is_repaired_where_that_is_worth_while(
+    lossy: list[tuple[float, float]], repaired: str | None
+) -> None:
+    names = ("quantized", "quantized-1")
+    candidates = [candidate(name, *each) for name, each in zip(names, lossy, strict=False)]
+    found = to_repair(candidates, Recipe())
+    assert (None if found is None else found.name) == repaired
+    if any(drop == 0.0 for _, drop in lossy):
+        assert to_repair(candidates, Recipe(), UNTIMED) is None
+
+
+def test_a_repaired_model_is_overtaken_by_one_that_keeps_the_budget() -> None:
+    others = [candidate("optimized", 3.0), candidate("quantized", 2.5, 0.5), candidate("quantized-dynamic", 1.8)]
+    assert overtaken(candidate("mixed", 1.9, 0.5), others, Recipe()) is None
+    reason = overtaken(candidate("mixed", 1.7, 0.0), others, Recipe())
+    assert reason is not None
+    assert "not faster than quantized-dynamic, which keeps the budget (1.70x against 1.80x)" in reason

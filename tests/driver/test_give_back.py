@@ -1,5 +1,6 @@
 """Nodes given back to float: those that add the most noise first, until the budget is kept."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import sardonyx
-from sardonyx.driver.give_back import fewest, search, taken_back
+from sardonyx.driver.give_back import Budget, fewest, search, taken_back
 from sardonyx.driver.noise import Noise
-from sardonyx.pipeline import Recipe
+from sardonyx.pipeline import Recipe, available_schemes
 from tests import models_for_tests as build
 from tests.timing_for_tests import decree
 
@@ -136,6 +137,22 @@ def test_nothing_is_given_back_where_integers_are_no_faster(monkeypatch: pytest.
     ]
 
 
+@pytest.mark.parametrize(("mixed", "chosen"), [(1.8, "mixed"), (1.4, "quantized-equalized")])
+def test_a_fast_model_is_repaired_though_a_slower_one_keeps_the_budget(
+    mixed: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    static = available_schemes()["static"]
+    plain = dataclasses.replace(static, name="plain", pipeline=PLAIN.quantize)
+    equalized = dataclasses.replace(static, name="equalized")
+    monkeypatch.setattr("sardonyx.driver.compile.default_schemes", lambda *_, **__: (plain, equalized))
+    decree(monkeypatch, speeds={"mixed": mixed, "quantized-equalized": 1.5, "quantized": 2.0})
+    recipe = PLAIN.model_copy(update={"quantize": "auto"})
+    record = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=recipe).record
+    assert (record.chosen, record.met_budget) == (chosen, True)
+    given = [d.choice for d in record.decisions if d.stage == "give-back"]
+    assert given[-1] == ("float" if chosen == "mixed" else "nothing")
+
+
 def ranked(*powers: float) -> list[Noise]:
     return [Noise(str(number), power, power) for number, power in enumerate(powers)]
 
@@ -166,7 +183,7 @@ def test_the_search_ends_at_a_number_that_fits(powers: list[float], needed: int,
         tried.append(count)
         return 0.01 if count >= needed else 0.02 + shape * (needed - count)
 
-    found = search(noises, lost(0), 0.01, lost)
+    found = search(noises, lost(0), Budget(0.01), lost)
     assert needed <= found <= len(noises)
     assert found == len(noises) or found in tried
     assert len(tried) <= 9
@@ -181,8 +198,32 @@ def test_the_search_is_short_where_noise_adds_up() -> None:
         tried.append(count)
         return 0.1 * sum(noise.output for noise in noises[count:])
 
-    assert search(noises, lost(0), 0.001, lost) == 8
+    assert search(noises, lost(0), Budget(0.001), lost) == 8
     assert len(tried) <= 5
+
+
+def test_the_search_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    noises = ranked(*([1.0] * 64))
+    clock = [0.0]
+    monkeypatch.setattr("sardonyx.driver.give_back.time.monotonic", lambda: clock[0])
+    tried: list[int] = []
+
+    def slow(needed: int) -> Callable[[int], float]:
+        def lost(count: int) -> float:
+            clock[0] += 10.0
+            tried.append(count)
+            return 0.0 if count >= needed else 1.0
+
+        return lost
+
+    fits = search(noises, 1.0, Budget(0.4, seconds=25.0), slow(20))
+    assert len(tried) == 2
+    assert fits in tried
+    assert fits >= 20
+    tried.clear()
+    unknown = search(noises, 1.0, Budget(0.4, seconds=25.0), slow(64))
+    assert len(tried) == 2
+    assert max(tried) < unknown <= 64
 
 
 @given(count=st.integers(1, 60), needless=st.sets(st.integers(0, 59)))

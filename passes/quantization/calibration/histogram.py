@@ -25,7 +25,7 @@ SIDE = 256 * OCTAVE_BINS
 """Bins of one sign: as many octaves as float32 has exponents. The first octave is that of zero and the denormals."""
 
 _SHIFT = 15  # float32 has 23 mantissa bits, of which 8 tell the bins of an octave apart
-_TOGETHER = 1 << 15  # elements that are counted together, or few more: their bins stay in the cache
+_TOGETHER = 1 << 16  # elements that are counted together, or few more: their bins stay in the cache
 _MOST_32_BITS = 2**32 - 1
 
 Counts = npt.NDArray[np.uint32] | npt.NDArray[np.int64]

@@ -5,12 +5,10 @@ least sum over v of n(v) |f(Q(v)) - f(v)|^2, each end of f counted relative to i
 take as it is, f is the identity and this is the range of least squared error.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.capabilities import ActivationScheme
@@ -18,9 +16,8 @@ from sardonyx.errors import PassError
 from sardonyx.passes.base import PassContext
 from sardonyx.passes.quantization.arithmetic import IntegerRange, affine_parameters, integer_range
 from sardonyx.passes.quantization.calibration import Histogram, ObservedRange
-from sardonyx.passes.quantization.methods.channels import ChannelSums, FloatArray
+from sardonyx.passes.quantization.methods.channels import FloatArray, observe_channels
 from sardonyx.passes.quantization.methods.responses import Response, response, scaled_gate
-from sardonyx.passes.quantization.methods.stream import stream
 from sardonyx.passes.quantization.ranges import model_structure
 
 KEY = "sardonyx.searched-ranges"
@@ -93,44 +90,56 @@ class _Error:
         return float((np.square(quantized - self._response.results) * self._weights).sum())
 
 
+@dataclass(frozen=True)
+class _Searched:
+    """A range, and the observer that it was searched with."""
+
+    observed: Histogram
+    range: ObservedRange
+
+
 def searched_ranges(
-    model: ir.Model, names: Sequence[str], context: PassContext, *, plain: bool
+    model: ir.Model, observed: Mapping[str, Histogram], context: PassContext, *, plain: bool
 ) -> dict[str, ObservedRange]:
-    """Returns the searched range of values, looking at the samples for those that are not known yet.
+    """Returns the searched range of values; those that are known from an earlier variant are not searched again.
 
     Args:
         model: The float model; it is not changed.
-        names: Names of values to be quantized.
+        observed: What was seen of the values to be quantized, by name; all finite.
         context: The target's table, samples, threads, progress and memory.
         plain: Whether values that their users take as they are get a range here, too.
 
     Raises:
-        PassError: If the context has no target or no samples.
+        PassError: If the context has no target, or samples are needed and it has none.
         DataError: If there are zero samples.
     """
     if context.capabilities is None:
         raise PassError("Ranges are searched for a target's integers.", remedy="Name one with --target.")
     structure, parts = model_structure(model)
+    known: dict[str, _Searched]
     _, known = context.memory.setdefault((KEY, structure), (parts, {}))
-    values = {value.name: value for value in ir.graph_values(model.graph)}
-    names = [name for name in names if name in values]  # those of bodies keep the calibrator's range
-    gates = {name: gate for name in names if (gate := scaled_gate(values[name])) is not None}
+    values = {value.name or "": value for value in ir.graph_values(model.graph)}
+    names = [name for name in observed if name in values]  # those of bodies keep the calibrator's range
     if not plain:
-        names = [name for name in names if name in gates or not response(values[name], PROBES).is_identity]
-    observers = {name: Histogram() for name in names if name not in known}
-    seen: Counter[str] = Counter()
-    channels = {name: ChannelSums(gate.axis) for name, gate in gates.items() if name in observers}
+        names = [name for name in names if not _is_taken_as_it_is(values[name])]
+    new = [name for name in names if name not in known or known[name].observed is not observed[name]]
+    least = _least_heeded(model, {name: values[name] for name in new}, context)
+    for name in new:
+        scheme = context.capabilities.activation
+        found = search_range(observed[name], values[name], scheme, least.get(name, -np.inf))
+        known[name] = _Searched(observed[name], found)
+    return {name: known[name].range for name in names}
 
-    def look(arrays: Mapping[str, npt.NDArray[np.floating]]) -> None:
-        for name, array in arrays.items():
-            observers[name].observe(array, seen[name])
-            seen[name] += 1
-            if name in channels:
-                channels[name].add(array)
 
-    if observers:
-        stream(model, list(observers), look, context)
-    for name, observer in observers.items():
-        least = gates[name].low(channels[name].stats().low) if name in gates else -np.inf
-        known[name] = search_range(observer, values[name], context.capabilities.activation, least)
-    return {name: known[name] for name in names}
+def _is_taken_as_it_is(value: ir.Value) -> bool:
+    """Whether no user applies a function to a value."""
+    return scaled_gate(value) is None and response(value, PROBES).is_identity
+
+
+def _least_heeded(model: ir.Model, values: Mapping[str, ir.Value], context: PassContext) -> dict[str, float]:
+    """Of values that go into gates with a scale a channel, the number below which no channel makes anything of them."""
+    gates = {name: gate for name, value in values.items() if (gate := scaled_gate(value)) is not None}
+    if not gates:
+        return {}
+    channels = observe_channels(model, {name: gate.axis for name, gate in gates.items()}, context)
+    return {name: gate.low(channels[name].low) for name, gate in gates.items()}

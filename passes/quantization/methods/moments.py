@@ -18,6 +18,8 @@ from sardonyx.passes.quantization.methods.stream import stream
 
 ROWS = 128
 """Columns taken of one sample; where there are more, evenly spaced ones are."""
+ROUNDING = 1e-4
+"""Share of a mean square that a sum of some thousand products in float32 may lose: a variance may be 0 below that."""
 BYTES = 512 << 20
 """Moments that are gathered in one run over the samples."""
 
@@ -38,6 +40,15 @@ class Moments:
     def finite(self) -> bool:
         """Whether all numbers are finite."""
         return bool(np.isfinite(self.mean).all() and (self.second is None or np.isfinite(self.second).all()))
+
+    def centred(self) -> "Moments":
+        """Returns the moments about the mean: all that counts where a bias takes the error of the mean back."""
+        if self.second is None:
+            return self
+        second = self.second - self.mean[:, :, None] * self.mean[:, None, :]
+        places = np.arange(second.shape[1])
+        second[:, places, places] += ROUNDING * self.second[:, places, places]
+        return Moments(np.zeros_like(self.mean), second)
 
 
 def observe_moments(
@@ -70,21 +81,37 @@ def observe_moments(
 
 
 class _Sums:
+    """Sums of a layer's columns and of their products; columns wait until they are as many as H has, for one product.
+
+    Of each group, those that wait take no more than `ROWS` columns beyond half the memory of H.
+    """
+
     def __init__(self, layer: Layer, products: bool) -> None:
         self._layer = layer
-        groups, _, size = layer.matrix_shape
+        groups, _, self._size = layer.matrix_shape
         self._count = 0
-        self._sum = np.zeros((groups, size))
-        self._products = np.zeros((groups, size, size)) if products else None
+        self._sum = np.zeros((groups, self._size))
+        self._products = np.zeros((groups, self._size, self._size)) if products else None
+        self._waiting: list[npt.NDArray[np.float32]] = []
 
     def add(self, activation: npt.NDArray[np.floating]) -> None:
         columns = self._layer.columns(activation, ROWS)
         self._count += columns.shape[1]
         self._sum += columns.sum(axis=1, dtype=np.float64)
         if self._products is not None:
-            self._products += np.matmul(columns.transpose(0, 2, 1), columns)
+            self._waiting.append(columns)
+            if sum(each.shape[1] for each in self._waiting) >= self._size:
+                self._multiply(self._products)
+
+    def _multiply(self, products: FloatArray) -> None:
+        if self._waiting:
+            columns = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
+            products += np.matmul(columns.transpose(0, 2, 1), columns)
+            self._waiting = []
 
     def moments(self) -> Moments:
+        if self._products is not None:
+            self._multiply(self._products)
         count = max(self._count, 1)
         return Moments(self._sum / count, None if self._products is None else self._products / count)
 
@@ -94,7 +121,7 @@ def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
     used = 0
     for layer in layers:
         groups, _, size = layer.matrix_shape
-        nbytes = groups * size * size * 8
+        nbytes = groups * size * (size * 8 + (size + ROWS) * 4)
         if group and used + nbytes > BYTES:
             yield group
             group, used = [], 0

@@ -10,7 +10,7 @@ from sardonyx.capabilities import Capabilities
 from sardonyx.passes.base import PassContext, Refusal
 from sardonyx.passes.quantization.arithmetic import IntegerRange, integer_range
 from sardonyx.passes.quantization.methods.adaround import affordable, round_adaptively
-from sardonyx.passes.quantization.methods.bias import shift_output
+from sardonyx.passes.quantization.methods.bias import bias_input, shift_output
 from sardonyx.passes.quantization.methods.channels import FloatArray, observe_channels
 from sardonyx.passes.quantization.methods.layers import Layer, linear_layers
 from sardonyx.passes.quantization.methods.moments import Moments, observe_moments
@@ -175,24 +175,28 @@ class Refiner:
             return _Solved(None, None, f"the inputs of {layer.node.name} become NaN or infinite on the samples")
         steps = np.asarray(scale).reshape(1, 1) if len(scale) == 1 else np.reshape(scale, matrix.shape[:2])
         grid = Grid(steps, weight_integers(capabilities))
-        rounded, reason = self._round(layer, matrix, grid, moments)
-        shift = None
-        if self._methods.bias == "corrected" and moments is not None:
-            shift = np.matmul(matrix - rounded, moments.mean[..., None]).reshape(-1)
-        return _Solved(ir.tensor(layer.weight_of(rounded), name=layer.weight.name), shift, reason)
+        if moments is None or self._methods.bias != "corrected":
+            rounded, reason = self._round(layer, matrix, grid, moments)
+            return _Solved(_weight(layer, rounded), None, reason)
+        takes_shift = not isinstance(bias_input(layer), str)
+        rounded, reason = self._round(layer, matrix, grid, moments.centred() if takes_shift else moments)
+        shift = np.matmul(matrix - rounded, moments.mean[..., None]).reshape(-1)
+        return _Solved(_weight(layer, rounded), shift, reason)
 
     def _round(
         self, layer: Layer, matrix: FloatArray, grid: Grid, moments: Moments | None
     ) -> tuple[FloatArray, str | None]:
         if moments is None or moments.second is None:
             return grid.nearest(matrix), None
-        if self._methods.rounding == "gptq":
-            return round_compensated(matrix, moments.second, grid), None
-        if not affordable(*layer.matrix_shape):
-            return round_compensated(matrix, moments.second, grid), (
-                f"{layer.node.name} is too large for adaround; its errors are compensated as by gptq"
-            )
-        return round_adaptively(matrix, moments.second, grid), None
+        adaptively = self._methods.rounding == "adaround"
+        if adaptively and affordable(*layer.matrix_shape):
+            return round_adaptively(matrix, moments.second, grid), None
+        name = layer.node.name
+        reason = f"{name} is too large for adaround; its errors are compensated as by gptq" if adaptively else None
+        try:
+            return round_compensated(matrix, moments.second, grid), reason
+        except np.linalg.LinAlgError:
+            return grid.nearest(matrix), f"the second moments of the inputs of {name} are not positive definite"
 
     def _write(self, layer: Layer, solved: "_Solved") -> None:
         if solved.reason is not None:
@@ -212,6 +216,10 @@ class Refiner:
 
     def _count(self, what: str) -> None:
         self._stats[what] = self._stats.get(what, 0) + 1
+
+
+def _weight(layer: Layer, matrix: FloatArray) -> ir.TensorProtocol:
+    return ir.tensor(layer.weight_of(matrix), name=layer.weight.name)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,9 @@ def rows(*shape: int) -> list[dict[str, np.ndarray]]:
         (two_convs("silu"), (Equalize(least_gain_gated=1.1), SmoothQuant(), CORRECTED), junction_feeds()),
         (NORMALIZED, (SmoothQuant(least_gain=1.01), CORRECTED), rows(16, 8)),
         (SHARED_BIAS, (CORRECTED,), rows(2, 4, 3, 3)),
+        (CNN, (QuantizeStatic(methods=("adaround",)),), build.images(4)),
+        (two_convs("relu"), (Equalize(), QuantizeStatic(methods=("gptq", "bias-correction"))), junction_feeds()),
+        (NORMALIZED, (SmoothQuant(least_gain=1.01), QuantizeStatic(methods=("gptq",))), rows(16, 8)),
     ],
 )
 def test_a_plan_makes_the_very_model_it_was_taken_from(
@@ -143,11 +146,19 @@ def test_plans_of_passes_in_turn_are_joined() -> None:
     assert plan["calibration"]["method"] == "percentile"
 
 
-def test_biases_stay_where_weights_are_rounded_otherwise_than_the_plan_says() -> None:
-    """A plan rounds weights to nearest: shifts for other integers would be wrong."""
-    plan, _ = made(CNN, QuantizeStatic(methods=("gptq", "bias-correction")), feeds=build.images(4))
-    assert [point["value"] for point in plan["points"] if point["kind"] == "bias"] == ["b1", "conv2_bias", "b3"]
-    assert plan["bias_shifts"] == {"conv1": [0.0] * 8, "conv2": [0.0] * 8, "gemm": [0.0] * 5}
+@pytest.mark.parametrize("bias", ["bias-correction", "sequential-bias-correction"])
+def test_integers_that_were_chosen_are_not_the_nearest(bias: str, tmp_path: Path) -> None:
+    plan, expected = made(CNN, QuantizeStatic(methods=("gptq", bias)), feeds=build.images(4))
+    assert set(plan["chosen_integers"]) == {"w1", "w2", "w3"}
+    model, _ = apply(CNN, plan, tmp_path)
+    assert ir.digest(model) == expected
+    nearest, _ = apply(CNN, {**plan, "chosen_integers": {}}, tmp_path)
+    assert ir.digest(nearest) != expected
+
+
+def test_nearest_integers_need_no_words() -> None:
+    plan, _ = made(CNN, QuantizeStatic(methods=("mse-weights", "bias-correction")), feeds=build.images(4))
+    assert plan["chosen_integers"] == {}
 
 
 def test_it_prints_as_the_text_that_builds_it() -> None:
@@ -264,6 +275,22 @@ class TestEdits:
         plan, _ = made(CNN, QuantizeStatic(), feeds=build.images(4))
         with pytest.raises(SpecError, match=message):
             apply(CNN, {**plan, "bias_shifts": shifts}, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("chosen", "message"),
+        [
+            ({"w9": ""}, "chosen_integers for 'w9', no weight of the model"),
+            ({"w1": "eJwDAAAAAAE="}, "chosen_integers of 'w1' are not 8 x 3 x 3 x 3 of them"),
+            ({"w1": "AAAA"}, "chosen_integers of 'w1' are not 8 x 3 x 3 x 3 of them"),
+            ({"w1": "?"}, "chosen_integers of 'w1' are not 8 x 3 x 3 x 3 of them"),
+            ({"w1": [1]}, "chosen_integers have w1=.*which is not text"),
+            ("w1", "chosen_integers are not an object of names"),
+        ],
+    )
+    def test_chosen_integers(self, chosen: object, message: str, tmp_path: Path) -> None:
+        plan, _ = made(CNN, QuantizeStatic(), feeds=build.images(4))
+        with pytest.raises(SpecError, match=message):
+            apply(CNN, {**plan, "chosen_integers": chosen}, tmp_path)
 
     def test_an_edited_shift_takes_effect(self, tmp_path: Path) -> None:
         plan, _ = made(CNN, CORRECTED, feeds=build.images(4))
