@@ -90,6 +90,15 @@ def test_a_wrong_weight_is_told_from_what_follows_from_it() -> None:
     assert place_of(found, "r1").total.equal
 
 
+def test_a_wrong_scalar_is_named() -> None:
+    def times(factor: float) -> ir.Model:
+        node = helper.make_node("Mul", ["x", "factor"], ["y"], name="times")
+        return model([node], {"x": [3]}, {"y": [3]}, {"factor": np.float32(factor)})
+
+    found = drift(times(2), times(3), by_name(times(2), times(3)), load_samples([{"x": weights(3)}]))
+    assert (first(found).kind, first(found).before) == ("constant", "factor")
+
+
 def test_an_exchanged_input_is_named() -> None:
     after = ir.load(cnn()).model
     values = {v.name: v for node in after.graph for v in node.outputs}
