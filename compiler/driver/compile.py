@@ -22,7 +22,7 @@ from sardonyx.driver.choice import (
     to_repair,
     vain_repair,
 )
-from sardonyx.driver.engine import note_engine, take_along
+from sardonyx.driver.engine import is_met, note_engine, take_along
 from sardonyx.driver.give_back import Quantizer, Variant
 from sardonyx.driver.judge import Judge, inexact_output, metric_name
 from sardonyx.driver.output import file_entry, replaced_folder, require_writable
@@ -165,7 +165,7 @@ class _Compiler:
         self._note_lossy(choice.name)
         self.record.decide("choose", choice.name, choice.reason)
         self.record.chosen = choice.name
-        self.record.met_budget = choice.met_budget and _is_met(self.record.engine)
+        self.record.met_budget = choice.met_budget and is_met(self.record.engine)
         return self._finish()
 
     def _choose(self) -> Choice:
@@ -414,8 +414,3 @@ class _Compiler:
         engine = self.record.engine
         path = self.output / (engine.file if engine and engine.built else written.name)
         return CompileResult(model, self.record, path, source)
-
-
-def _is_met(engine: EngineReport | None) -> bool:
-    """Whether an engine was asked for in vain, or misses a demand; without a builder none was asked of it."""
-    return engine is None or not (engine.failed or engine.unmet)

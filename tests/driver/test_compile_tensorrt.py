@@ -19,6 +19,7 @@ from sardonyx.models import digits
 from sardonyx.pipeline import CompileRecord, Recipe
 from tests import models_for_tests as build
 from tests.backends.tensorrt.graphs import convolutions
+from tests.backends.tensorrt.information import ELEVEN
 from tests.backends.tensorrt.test_foreign import Reader
 
 pytest.importorskip(AHEAD_OF_TIME, reason="the ahead-of-time builder has no wheels for this system")
@@ -129,6 +130,26 @@ def test_what_the_builder_refuses_is_not_chosen(tmp_path: Path, monkeypatch: pyt
     assert result.record.engine is not None
     assert result.record.engine.proof is None
     assert (tmp_path / "out" / "model.tensorrt_rtx-0.fake.engine").is_file()
+
+
+def test_a_compile_shows_what_the_inspector_of_its_engine_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "told").write_text(ELEVEN)
+    monkeypatch.setenv("PYTHONPATH", str(FAKE))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("FAKE_INSPECTOR", str(tmp_path / "told"))
+    record = cnn(tmp_path / "out", quantize="").record
+    assert record.engine is not None
+    told = f"{record.engine.file}.layers.json"
+    assert (tmp_path / "out" / told).read_text() == ELEVEN
+    assert told in {entry.path for entry in record.outputs}
+    assert "sm86_xmma_fprop_i8" in (tmp_path / "out" / "report.html").read_text()
+    assert record.engine.proof is not None  # the fake builder logs no layers: these are the inspector's
+    assert record.engine.proof.layers == {"correlation Int8": 1}
+    assert tensorrt.NO_TABLE not in record.warnings
+    again = cnn(tmp_path / "out", quantize="").record
+    assert again.engine is not None, "what an inspector told is ours to replace"
 
 
 def test_what_the_target_cannot_express_is_refused_with_the_node() -> None:
