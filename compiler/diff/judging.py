@@ -153,9 +153,10 @@ class Judge:
 
 def _far_off(old: Array, new: Array, largest: Array) -> str:
     """Says which element of a constant is further off than it may be; empty where none is."""
-    excess = np.subtract(new, old)
-    np.abs(excess, out=excess)
-    excess -= largest.astype(excess.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        excess = np.asarray(new - old)
+        np.abs(excess, out=excess)
+        excess -= largest.astype(excess.dtype)
     if not excess.size or not excess.max() > 0:
         return ""
     index = np.unravel_index(int(excess.argmax()), excess.shape)

@@ -98,6 +98,26 @@ def test_costs_count_what_a_region_reads() -> None:
     assert (diff.before.cost.parameters, diff.before.cost.macs, diff.before.cost.weight_bytes) == (64, 64, 256)
 
 
+def test_the_summary_counts_nodes() -> None:
+    def chain(*operators: str) -> ir.Model:
+        names = ["x", *(f"t{i}" for i in range(len(operators) - 1)), "y"]
+        nodes = [
+            helper.make_node(kind, [names[i]], [names[i + 1]], name=f"{kind}{i}") for i, kind in enumerate(operators)
+        ]
+        return build.model(nodes, {"x": [4]}, {"y": [4]})
+
+    before, after = chain("Exp", "Neg", "Abs", "Tanh"), chain("Exp", "Tanh")
+    for key in range(7):
+        after.metadata_props[f"book {key}"] = "kept"
+    lines = list(summary_lines(compare(before, after, match(before, after))))
+    (nodes,) = (line for line in lines if line.startswith("  nodes"))
+    assert nodes.startswith("  nodes       4 -> 2: ")
+    gone = sum(int(part.split()[0]) for part in nodes.split(": ")[1].split(", "))
+    assert gone == 4
+    assert sum("book" in line for line in lines) == 5
+    assert any(line.endswith("and 2 more") for line in lines)
+
+
 def test_control_characters_of_names_do_not_reach_the_terminal() -> None:
     before, after = product(WEIGHT), product(WEIGHT * 2)
     after.graph.node("matmul").name = "\x1b[31m[bold]evil\n@@"

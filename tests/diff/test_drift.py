@@ -90,6 +90,15 @@ def test_a_wrong_weight_is_told_from_what_follows_from_it() -> None:
     assert place_of(found, "r1").total.equal
 
 
+def test_a_wrong_scalar_is_named() -> None:
+    def times(factor: float) -> ir.Model:
+        node = helper.make_node("Mul", ["x", "factor"], ["y"], name="times")
+        return model([node], {"x": [3]}, {"y": [3]}, {"factor": np.float32(factor)})
+
+    found = drift(times(2), times(3), by_name(times(2), times(3)), load_samples([{"x": weights(3)}]))
+    assert (first(found).kind, first(found).before) == ("constant", "factor")
+
+
 def test_an_exchanged_input_is_named() -> None:
     after = ir.load(cnn()).model
     values = {v.name: v for node in after.graph for v in node.outputs}
@@ -186,8 +195,19 @@ def test_nan_in_one_model_is_a_difference_and_counted() -> None:
 def test_the_second_model_may_not_need_more_inputs() -> None:
     one = model([helper.make_node("Relu", ["x"], ["y"])], {"x": [3]}, {"y": [3]})
     other = model([helper.make_node("Add", ["x", "z"], ["y"])], {"x": [3], "z": [3]}, {"y": [3]})
-    with pytest.raises(UsageError, match="input 'z'"):
+    with pytest.raises(UsageError, match=r"input 'z', FLOAT\[3\].* the first, which has 'x', FLOAT\[3\]"):
         drift(one, other, by_name(one, other), load_samples([{"x": weights(3)}]))
+
+
+def test_inputs_of_other_names_are_taken_in_order_where_they_fit() -> None:
+    def relu(name: str, *dims: int) -> ir.Model:
+        return model([helper.make_node("Relu", [name], ["y"])], {name: list(dims)}, {"y": list(dims)})
+
+    empty = Matching((), {}, {})
+    found = drift(relu("a", 3), relu("b", 3), empty, load_samples([{"a": weights(3)}]))
+    assert [place.total.equal for place in found.places] == [True]
+    with pytest.raises(UsageError, match="input 'b'"):
+        drift(relu("a", 3), relu("b", 3, 3), empty, load_samples([{"a": weights(3)}]))
 
 
 def test_a_sample_must_have_every_input() -> None:
