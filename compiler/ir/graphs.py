@@ -14,7 +14,7 @@ import onnx_ir as oir
 from sardonyx.errors import VerifyError
 
 T = TypeVar("T")
-_GRAPH_TYPES = (oir.AttributeType.GRAPH, oir.AttributeType.GRAPHS)
+GRAPH, GRAPHS = oir.AttributeType.GRAPH, oir.AttributeType.GRAPHS
 
 
 @contextmanager
@@ -47,22 +47,25 @@ def with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
     yield graph
     for node in graph:
         for attr in node.attributes.data.values():
-            if attr.type in _GRAPH_TYPES:  # rare: a generator for each node would take several times as long
-                for subgraph in _attribute_graphs(attr):
+            kind = attr.type
+            if kind is GRAPH or kind is GRAPHS:  # rare: a generator for each node would take several times as long
+                for subgraph in attribute_graphs(attr):
                     yield from with_subgraphs(subgraph)
 
 
 def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
     """Yields the graphs that are attributes of `node`, such as the branches of an If."""
     for attr in node.attributes.data.values():
-        if attr.type in _GRAPH_TYPES:
-            yield from _attribute_graphs(attr)
+        kind = attr.type
+        if kind is GRAPH or kind is GRAPHS:
+            yield from attribute_graphs(attr)
 
 
-def _attribute_graphs(attr: oir.Attr) -> Sequence[oir.Graph]:
+def attribute_graphs(attr: oir.Attr) -> Sequence[oir.Graph]:
+    """Returns the graphs of an attribute of type GRAPH or GRAPHS; none for a function's parameter."""
     if attr.is_ref():
         return ()
-    return (attr.as_graph(),) if attr.type is oir.AttributeType.GRAPH else attr.as_graphs()
+    return (attr.as_graph(),) if attr.type is GRAPH else attr.as_graphs()
 
 
 def graph_values(graph: oir.Graph) -> Iterator[oir.Value]:
@@ -91,30 +94,6 @@ def operator_counts(model: oir.Model) -> dict[str, int]:
         for node in graph
     )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-@paused_gc()
-def structure(model: oir.Model) -> int:
-    """Returns a number that stays as long as nothing of a model object is changed but names of values and metadata.
-
-    It tells whether facts that were derived from this object still hold, at a fraction of the cost of deriving them:
-    nodes, their inputs, outputs and attributes, initializers, and the inputs and outputs of graphs with their types
-    and shapes. A copy of the model has another number.
-    """
-    parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
-    pending = deque(root_graphs(model))
-    while pending:
-        graph = pending.popleft()
-        parts += [(id(v), v.name, v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
-        parts += [id(v.const_value) for v in graph.initializers.values()]
-        parts += [(id(v), v.name) for v in graph.outputs]
-        for node in graph:  # once, subgraphs found on the way: every pass asks for this
-            parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
-            for attr in node.attributes.data.values():
-                parts.append(id(attr))
-                if attr.type in _GRAPH_TYPES:
-                    pending += _attribute_graphs(attr)
-    return hash(tuple(parts))
 
 
 def clone(model: oir.Model) -> oir.Model:

@@ -10,8 +10,9 @@ import onnx_ir as oir
 
 from sardonyx.ir.dim_rules import typed_like_input
 from sardonyx.ir.dims import Dim
-from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, structure, with_subgraphs
+from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, with_subgraphs
 from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs, structure_proto
+from sardonyx.ir.survey import structure
 from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
 _CASCADE = "expected to have type but instead is null"
