@@ -8,6 +8,7 @@ and the pipeline goes on. A pass that would find the model as its last run has l
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -95,6 +96,14 @@ class PassManager:
             VerifyError: If the model is invalid before the first pass.
             UsageError: If a pass finds the user's samples or options unusable; nothing can be undone about that.
         """
+        with ir.paused_gc() if self._is_frugal() else nullcontext():
+            return self._run(model)
+
+    def _is_frugal(self) -> bool:
+        """Whether the garbage of a run is at most the nodes that were replaced: no samples, and only one copy."""
+        return self.hook is None and self.context.samples is None and all(isinstance(p, Pass) for p in self.passes)
+
+    def _run(self, model: ir.Model) -> PipelineResult:
         ir.require_valid(model)
         records: list[PassRecord] = []
         known = _Known.of(ir.survey(model))
