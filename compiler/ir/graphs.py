@@ -137,7 +137,7 @@ class NameAuthority:
 
     def __init__(self, model: oir.Model) -> None:
         self._model = model
-        self._taken: tuple[set[str], set[str]] | None = None
+        self._taken: tuple[set[str | None], set[str | None]] | None = None
         self._counters: dict[str, int] = {}
 
     def value(self, name: str) -> str:
@@ -148,21 +148,21 @@ class NameAuthority:
         """Returns `name`, or `name` with the first free number, as the name of a new node."""
         return self._fresh(name, self._names()[1])
 
-    def _names(self) -> tuple[set[str], set[str]]:
+    def _names(self) -> tuple[set[str | None], set[str | None]]:
         """Names of values and of nodes, collected when the first name is asked for."""
         if self._taken is None:
-            values: set[str] = set()
-            nodes: set[str] = set()
+            values: set[str | None] = set()
+            nodes: set[str | None] = set()
             for graph in all_graphs(self._model):
-                values.update(value.name for value in graph_values(graph) if value.name)
+                values.update(value.name for value in (*graph.inputs, *graph.initializers.values()))
                 for node in graph:
-                    values.update(value.name for value in node.inputs if value is not None and value.name)
-                    if node.name:
-                        nodes.add(node.name)
+                    nodes.add(node.name)
+                    for value in node.outputs:
+                        values.add(value.name)
             self._taken = values, nodes
         return self._taken
 
-    def _fresh(self, name: str, taken: set[str]) -> str:
+    def _fresh(self, name: str, taken: set[str | None]) -> str:
         candidate = name
         while candidate in taken:
             self._counters[name] = self._counters.get(name, 0) + 1

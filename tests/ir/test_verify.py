@@ -202,6 +202,7 @@ def test_every_rule_has_a_test() -> None:
     tables = (
         rules.VALUE_RULES,
         rules.INPUT_RULES,
+        rules.OPERATOR_RULES,
         rules.NODE_RULES,
         rules.INITIALIZER_RULES,
         rules.GRAPH_RULES,
