@@ -157,8 +157,9 @@ class NameAuthority:
                 values.update(value.name for value in (*graph.inputs, *graph.initializers.values()))
                 for node in graph:
                     nodes.add(node.name)
-                    for value in node.outputs:
-                        values.add(value.name)
+                    for value in (*node.inputs, *node.outputs):  # what is read may be in no graph while one is edited
+                        if value is not None:
+                            values.add(value.name)
             self._taken = values, nodes
         return self._taken
 
