@@ -115,10 +115,14 @@ def clone(model: oir.Model) -> oir.Model:
             ) from error
         for graph in all_graphs(copy):
             for value in graph_values(graph):
-                # onnx_ir shares the type object, and `value.dtype = ...` would change it in place.
                 if isinstance(value.type, oir.TensorType):
-                    value.type = oir.TensorType(value.type.dtype, denotation=value.type.denotation)
+                    value.type = own_type(value.type)
     return copy
+
+
+def own_type(shared: oir.TensorType) -> oir.TensorType:
+    """Returns a copy of a type for one value: `value.dtype = ...` would change a shared one in place."""
+    return oir.TensorType(shared.dtype, denotation=shared.denotation)
 
 
 def root_cause(error: BaseException) -> str:
