@@ -25,10 +25,12 @@ class LegalizeResult:
     Attributes:
         changes: Sentences, each naming the nodes rewritten.
         refusals: Sentences, each naming a node the target will not run, and the remedy.
+        exact: Whether the model computes what it did, but for the rounding of floats.
     """
 
     changes: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    exact: bool = True
 
 
 class Backend(ABC):

@@ -64,6 +64,29 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class EngineLayer:
+    """One layer of an engine, in the builder's words.
+
+    Attributes:
+        name: Its name.
+        kind: Its type.
+        precision: The type that it computes in; empty where that is not known.
+        inputs: Type, dimensions and format of what it reads besides constants.
+        outputs: The same of what it writes.
+        tactic: The kernel that computes it; empty where none was named.
+        nodes: Names of the ONNX nodes that it computes.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tactic: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EngineReport:
     """What became of a build.
 
@@ -83,6 +106,8 @@ class EngineReport:
         warnings: What the builder warned of.
         commands: Command lines that build the engine elsewhere from the written model.
         unmet: Which demand on the engine was not met, as a sentence; empty where all were.
+        layers: Its layers in order of execution.
+        layers_source: Where the layers are from, and why not from the engine loaded on a device, as a sentence.
     """
 
     stage: str
@@ -100,6 +125,8 @@ class EngineReport:
     warnings: tuple[str, ...] = ()
     commands: dict[str, str] = field(default_factory=dict)
     unmet: str = ""
+    layers: tuple[EngineLayer, ...] = ()
+    layers_source: str = ""
 
     @property
     def built(self) -> bool:

@@ -12,7 +12,14 @@ from sardonyx.backends.tensorrt.settings import TARGETS
 MODEL_NAME = "model.trt.onnx"
 COMMANDS_NAME = "build-commands.txt"
 
-FILES = (MODEL_NAME, f"{MODEL_NAME}.data", "model.*.engine", "model.*.engine.json", COMMANDS_NAME)
+FILES = (
+    MODEL_NAME,
+    f"{MODEL_NAME}.data",
+    "model.*.engine",
+    "model.*.engine.json",
+    "model.*.engine.layers.json",
+    COMMANDS_NAME,
+)
 """What may lie in an output folder, as patterns of names."""
 
 
@@ -28,17 +35,25 @@ def engine_name(module: str, version: str, targets: Sequence[str]) -> str:
 def write_sidecar(engine: Path, model: Path, report: EngineReport) -> Path:
     """Writes what an engine was built from, by and for, with the hashes of both files, beside it as JSON.
 
-    Times and memory of the build are left out: the same build gives the same file.
+    Times and memory of the build are left out: the same build gives the same file. So is the table of layers, which
+    the record holds.
     """
     facts = asdict(report)
-    for varying in ("seconds", "peak_rss_bytes"):
-        del facts[varying]
+    for elsewhere in ("seconds", "peak_rss_bytes", "layers", "layers_source"):
+        del facts[elsewhere]
     facts |= {
         "engine": {"file": engine.name, "sha256": ir.file_sha256(engine)},
         "model": {"file": model.name, "sha256": ir.file_sha256(model)},
     }
     path = engine.with_name(f"{engine.name}.json")
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def write_information(engine: Path, text: str) -> Path:
+    """Writes what the inspector of an engine told, as it told it, beside the engine."""
+    path = engine.with_name(f"{engine.name}.layers.json")
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,18 @@ from typing import Self
 from sardonyx import ir
 from sardonyx.backends.base import Backend, LegalizeResult
 from sardonyx.backends.engine import EngineReport, EngineRequest
-from sardonyx.backends.tensorrt.artefacts import FILES, MODEL_NAME, engine_name, write_commands, write_sidecar
+from sardonyx.backends.tensorrt.artefacts import (
+    FILES,
+    MODEL_NAME,
+    engine_name,
+    write_commands,
+    write_information,
+    write_sidecar,
+)
 from sardonyx.backends.tensorrt.build import BuildResult, build, find_builders
 from sardonyx.backends.tensorrt.commands import build_commands
 from sardonyx.backends.tensorrt.findings import Finding, Severity
+from sardonyx.backends.tensorrt.inspector import Inspection, inspect_engine, shown_layers
 from sardonyx.backends.tensorrt.legalization import legalize
 from sardonyx.backends.tensorrt.preflight import preflight
 from sardonyx.backends.tensorrt.profiles import make_profile
@@ -121,18 +130,19 @@ class TensorRTBackend(Backend):
     def build_engine(self, model: ir.Model, path: Path, request: EngineRequest) -> EngineReport:
         """Builds the engine in a child process and writes it beside the model, with a sidecar file.
 
-        Where no builder is usable, the command lines that build it elsewhere are written instead.
+        Where a GPU is here that the engine runs on, it is loaded, and what its inspector tells is written, too. Where
+        no builder is usable, the command lines that build it elsewhere are written instead.
         """
         staged = path.with_name("model.engine")
         result = build(path, self.settings, engine=staged, progress=request.progress)
-        report = self._report(model, path, result, request)
-        report = dataclasses.replace(report, unmet=self._unmet(report))
-        if not report.built:
+        if not result.done:
+            report = self._report(model, path, result, request)
             write_commands(path.parent, report)
             return report
-        engine = path.with_name(report.file)
+        engine = path.with_name(engine_name(result.module, result.version, self.settings.compute_capabilities))
         try:
             os.replace(staged, engine)
+            report = self._report(model, path, result, request, self._inspected(engine, result, request))
             write_sidecar(engine, path, report)
         except OSError as error:
             raise SaveError(
@@ -140,12 +150,28 @@ class TensorRTBackend(Backend):
             ) from error
         return report
 
-    def _report(self, model: ir.Model, path: Path, result: BuildResult, request: EngineRequest) -> EngineReport:
+    def _inspected(self, engine: Path, result: BuildResult, request: EngineRequest) -> Inspection:
+        request.progress(0, None, "tensorrt: look into the engine")
+        inspection = inspect_engine(engine, result.module)
+        if inspection.text:
+            write_information(engine, inspection.text)
+        return inspection
+
+    def _report(
+        self,
+        model: ir.Model,
+        path: Path,
+        result: BuildResult,
+        request: EngineRequest,
+        inspection: Inspection | None = None,
+    ) -> EngineReport:
         settings = self.settings
         targets = settings.compute_capabilities
         findings = self._findings(model, legalizes=False)
         reasons = {each.node: str(each) for each in findings if each.severity is Severity.SILENT_FLOAT}
-        return EngineReport(
+        logged = result.layers or (inspection.layers if inspection else ())
+        shown, source = shown_layers(result.layers, inspection)
+        report = EngineReport(
             stage=result.stage,
             file=engine_name(result.module, result.version, targets) if result.done else "",
             builder=result.module,
@@ -156,11 +182,14 @@ class TensorRTBackend(Backend):
             weights_bytes=result.weights_bytes,
             seconds=result.parse_seconds + result.build_seconds,
             peak_rss_bytes=result.peak_rss_bytes,
-            proof=prove(model, result.layers, request.planned, reasons) if result.layers else None,
+            proof=prove(model, logged, request.planned, reasons) if logged else None,
             problems=_problems(result),
-            warnings=result.warnings if result.layers or not result.done else (*result.warnings, NO_TABLE),
+            warnings=(*result.warnings, *(_notes(settings, proven=bool(logged)) if result.done else ())),
             commands=build_commands(path.name, settings),
+            layers=shown,
+            layers_source=source,
         )
+        return dataclasses.replace(report, unmet=self._unmet(report))
 
     def _findings(self, model: ir.Model, *, legalizes: bool) -> tuple[Finding, ...]:
         settings = self.settings
@@ -186,6 +215,19 @@ class TensorRTBackend(Backend):
             f"{proof.integer} of {proof.planned} products that were meant to run as INT8 do in the engine, and "
             f"{self.require_int8:.0%} are required."
         )
+
+
+def _notes(settings: BuildSettings, *, proven: bool) -> Iterator[str]:
+    """Yields what to know of an engine."""
+    for each in settings.profile:
+        if each.least == each.most:
+            shape = "x".join(map(str, each.best))
+            yield (
+                f"The engine takes {each.name} as {shape} only, which the model leaves open: samples of several shapes "
+                f"or --shape {each.name}=MIN:OPT:MAX let it take others."
+            )
+    if not proven:
+        yield NO_TABLE
 
 
 def _status(module: str, probe: BuildResult) -> str:

@@ -1,57 +1,22 @@
 """Building engines in a child process, which may hang or die without harm."""
 
-import json
 import os
-import queue
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from sardonyx.backends.tensorrt import worker
+from sardonyx.backends.tensorrt.child import Child, Progress, Stage, Watch
 from sardonyx.backends.tensorrt.layers import Layer, parse_layers
 from sardonyx.backends.tensorrt.settings import ALONE, TARGETS, BuildSettings, ShapeRange
 from sardonyx.errors import SaveError
-from sardonyx.measure import peak_rss
-
-Progress = Callable[[int, int | None, str], None]
-"""Called as progress(done, total, what) while the builder works."""
 
 START_SECONDS = 120.0
 """Longest time for a module to be imported and its builder made: a cold CUDA driver takes seconds."""
-
-_POLL_SECONDS = 0.2
-_LAST_WORDS = 400
-"""Characters of the child's standard error that are quoted when it died."""
-
-
-class Stage(StrEnum):
-    """How far a build came."""
-
-    START = "start"
-    """No builder is usable."""
-    PARSE = "parse"
-    """The parser refused the model."""
-    PROFILE = "profile"
-    """The shapes or the targets do not fit."""
-    BUILD = "build"
-    """The builder refused the network."""
-    CRASH = "crash"
-    """The child process died."""
-    TIMEOUT = "timeout"
-    """The builder took too long and was stopped."""
-    CANCELLED = "cancelled"
-    """The caller wanted it no longer."""
-    DONE = "done"
-    """The engine is built."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +137,12 @@ def build_all(
         SaveError: If an engine cannot be written.
     """
     results = []
-    child: _Child | None = None
+    child: Child | None = None
     try:
         for job in jobs:
-            child = child if child is not None and child.alive else _Child()
+            child = child if child is not None and child.alive else Child()
             with _staged(job.engine) as staged:
-                watch = _Watch(job.settings.timeout_seconds, progress, cancel)
+                watch = Watch(job.settings.timeout_seconds, progress, cancel)
                 result = _result(child.ask(_message(job, staged), watch), child)
                 if staged is not None and result.done:
                     os.replace(staged, job.engine or staged)
@@ -199,10 +164,10 @@ def find_builders(modules: Sequence[str] = worker.MODULES) -> dict[str, BuildRes
     """
     probes = {}
     for module in modules:
-        child = _Child()
+        child = Child()
         try:
-            job = {"modules": [module], "model": None}
-            probes[module] = _result(child.ask(job, _Watch(START_SECONDS, None, None)), child)
+            job = {"work": "probe", "modules": [module]}
+            probes[module] = _result(child.ask(job, Watch(START_SECONDS)), child)
         finally:
             child.stop()
     return probes
@@ -211,6 +176,7 @@ def find_builders(modules: Sequence[str] = worker.MODULES) -> dict[str, BuildRes
 def _message(job: BuildJob, staged: Path | None) -> dict[str, Any]:
     settings = job.settings
     return {
+        "work": "build",
         "modules": settings.modules,
         "model": str(job.model),
         "engine": None if staged is None else str(staged),
@@ -241,7 +207,7 @@ def _staged(engine: Path | None) -> Iterator[Path | None]:
         ) from error
 
 
-def _result(answer: dict[str, Any], child: "_Child") -> BuildResult:
+def _result(answer: dict[str, Any], child: Child) -> BuildResult:
     return BuildResult(
         stage=Stage(answer["stage"]),
         errors=tuple(BuildError(**error) for error in answer.get("errors", ())),
@@ -256,104 +222,3 @@ def _result(answer: dict[str, Any], child: "_Child") -> BuildResult:
         build_seconds=answer.get("build_seconds", 0.0),
         peak_rss_bytes=child.peak_rss_bytes,
     )
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """How long to wait for a child, and whom to tell."""
-
-    seconds: float
-    progress: Progress | None
-    cancel: threading.Event | None
-
-    def stop_reason(self, started: float) -> tuple[Stage, str] | None:
-        """Why to wait no longer, if so."""
-        if self.cancel is not None and self.cancel.is_set():
-            return Stage.CANCELLED, "The build was cancelled."
-        if time.monotonic() - started > self.seconds:
-            return Stage.TIMEOUT, f"The builder did not finish within {self.seconds:g} s and was stopped."
-        return None
-
-
-class _Child:
-    """A running worker."""
-
-    def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", worker.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            encoding="utf-8",
-            start_new_session=True,  # a Ctrl-C in the terminal reaches the parent alone, which then stops the child
-        )
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.peak_rss_bytes = 0
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can take another job."""
-        return self._process.poll() is None
-
-    def ask(self, job: dict[str, Any], watch: _Watch) -> dict[str, Any]:
-        """Gives it a job and returns its answer; a child that dies, hangs or is cancelled has one too."""
-        started = time.monotonic()
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(job) + "\n")
-            self._process.stdin.flush()
-        except OSError:  # it died before it read the job
-            return _failed(Stage.CRASH, self._last_words())
-        while True:
-            reason = watch.stop_reason(started)
-            if reason is not None:
-                self.stop()
-                return _failed(*reason)
-            try:
-                line = self._lines.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if line is None:
-                return _failed(Stage.CRASH, self._last_words())
-            message = json.loads(line)
-            if "result" in message:
-                self.peak_rss_bytes = peak_rss(self._process.pid)
-                answer: dict[str, Any] = message["result"]
-                return answer
-            if watch.progress is not None:
-                done, total, what = message["progress"]
-                watch.progress(done, total or None, f"tensorrt: {what}")
-
-    def stop(self) -> None:
-        """Ends it, whatever it is doing, and waits until it is gone."""
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        self._errors.close()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(OSError):  # a job that it did not read any more
-                    stream.close()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def _last_words(self) -> str:
-        """How it died: by which signal or with which exit code, and what it printed last."""
-        code = self._process.wait()
-        how = f"with exit code {code}"
-        if code < 0:
-            how = f"with {signal.Signals(-code).name}"
-        self._errors.seek(0)
-        said = " ".join(self._errors.read().decode("utf-8", "replace").split())
-        return f"The builder died {how}." + (f" Its last words: {said[-_LAST_WORDS:]}" if said else "")
-
-
-def _failed(stage: Stage, message: str) -> dict[str, Any]:
-    return {"stage": stage, "errors": [{"message": message}]}

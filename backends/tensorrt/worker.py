@@ -68,9 +68,8 @@ def _read(jobs: "queue.SimpleQueue[str]") -> None:
 def _answer(job: dict[str, Any], send: Send) -> dict[str, Any]:
     answer: dict[str, Any] = {"module": "", "version": "", "skipped": {}, "warnings": []}
     try:
-        trt, logger, builder = _open(job["modules"], answer)
-        if job["model"] is not None:
-            _build(_Task(trt, logger, builder, job, send), answer)
+        task = _Task(*_open(job["modules"], answer), job, send)
+        WORK[job["work"]](task, answer)
         answer["stage"] = "done"
     except _JobError as failure:
         answer |= {"stage": failure.stage, "errors": failure.errors}
@@ -122,16 +121,25 @@ def _build(task: _Task, answer: dict[str, Any]) -> None:
         raise _JobError("build", task.logger.errors or [_error("The builder returned nothing and did not say why.")])
     _check_plan(task, plan)
     answer["nbytes"] = plan.nbytes
-    answer["layers"] = task.logger.layers or _inspected(task, plan)
     try:
         if task.job["engine"] is not None:
             with open(task.job["engine"], "xb") as file:
                 file.write(plan)
         if cache is not None:
-            Path(cache).write_bytes(config.get_timing_cache().serialize())
+            _replace(task.job["timing_cache"], cache.serialize())
     except OSError as error:
         raise _JobError("build", [_error(f"{error.filename} cannot be written: {error.strerror}.")]) from error
-    del plan, config, parser, network  # in this order: a network that outlives its builder crashes
+    del plan, config, cache, parser, network  # in this order: a network that outlives its builder crashes
+
+
+def _replace(path: str, content: Any) -> None:
+    """Writes a file beside and renames it into place: a process that is stopped meanwhile leaves the old one."""
+    staged = Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        staged.write_bytes(content)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def _parse(task: _Task) -> tuple[Any, Any]:
@@ -166,8 +174,8 @@ def _parser_error(error: Any) -> dict[str, str]:
     }
 
 
-def _configure(task: _Task, config: Any) -> str | None:
-    """Applies the settings; returns where the timing cache is to be written, if one is used."""
+def _configure(task: _Task, config: Any) -> Any:
+    """Applies the settings; returns the timing cache, which must live as long as the build takes, or None."""
     trt, job = task.trt, task.job
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.progress_monitor = _monitor(trt, task.send)
@@ -180,12 +188,21 @@ def _configure(task: _Task, config: Any) -> str | None:
             member = getattr(trt.ComputeCapability, name, None)
             if member is None or not config.set_compute_capability(member, index):
                 raise _JobError("profile", [_error(f"The builder has no target {name}.")])
-    path: str | None = job["timing_cache"]
-    if path is None or not _is_full(trt):
-        return None
-    known = Path(path).read_bytes() if Path(path).is_file() else b""
-    config.set_timing_cache(config.create_timing_cache(known), False)
-    return path
+    return _timing_cache(task, config) if job["timing_cache"] is not None and _is_full(trt) else None
+
+
+def _timing_cache(task: _Task, config: Any) -> Any:
+    """Attaches the timings of earlier builds; those of another GPU or version are refused rather than overwritten."""
+    path = task.job["timing_cache"]
+    try:
+        known = Path(path).read_bytes() if Path(path).exists() else b""
+    except OSError as error:
+        raise _JobError("build", [_error(f"{path} cannot be read: {error.strerror}.")]) from error
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, False):
+        text = f"{path} holds no timings of this GPU and this version of TensorRT: name another file."
+        raise _JobError("build", [_error(text), *task.logger.errors])
+    return cache
 
 
 def _is_full(trt: Any) -> bool:
@@ -227,15 +244,46 @@ def _check_plan(task: _Task, plan: Any) -> None:
         raise _JobError("build", [_error("The runtime cannot read the plan that the builder wrote.")])
 
 
-def _inspected(task: _Task, plan: Any) -> str:
-    """The layer table from the engine's inspector, for full builders that do not log it: the GPU is there."""
-    if not _is_full(task.trt):
-        return ""
-    engine = task.trt.Runtime(task.logger).deserialize_cuda_engine(plan)
+def _inspect(task: _Task, answer: dict[str, Any]) -> None:
+    """Loads an engine, which takes the GPU that it was built for, and asks its inspector for all its layers."""
+    trt = task.trt
+    runtime = trt.Runtime(task.logger)
+    engine = runtime.deserialize_cuda_engine(Path(task.job["engine"]).read_bytes())
     if engine is None:
-        return ""
-    layout = task.trt.LayerInformationFormat.ONELINE
-    return str(engine.create_engine_inspector().get_engine_information(layout))
+        raise _JobError("load", task.logger.errors)
+    inspector = engine.create_engine_inspector()
+    context = _best_context(engine)
+    if context is not None:
+        inspector.execution_context = context
+    try:
+        answer["information"] = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    except UnicodeDecodeError as error:
+        raise _JobError("load", [_error(f"The names of its layers are not UTF-8: {error}.")]) from error
+    del inspector, context, engine, runtime  # in this order: each belongs to the next
+
+
+def _best_context(engine: Any) -> Any:
+    """A context in which all inputs have the shapes that the engine is optimized for, or None where they cannot.
+
+    Without one, an inspector does not know the formats of dynamic values.
+    """
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    dynamic = [name for name in names if -1 in tuple(engine.get_tensor_shape(name))]
+    context = engine.create_execution_context()
+    if context is None or any(engine.is_shape_inference_io(name) for name in names):
+        return None
+    for name in dynamic:
+        if str(engine.get_tensor_mode(name)).endswith("INPUT"):
+            context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
+    return context if context.all_binding_shapes_specified else None
+
+
+def _probe(task: _Task, answer: dict[str, Any]) -> None:
+    """Nothing more than to find a builder."""
+
+
+WORK = {"probe": _probe, "build": _build, "inspect": _inspect}
+"""What a job may ask for, by its name."""
 
 
 def _logger(trt: Any) -> Any:

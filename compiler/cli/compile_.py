@@ -107,13 +107,13 @@ def command(  # noqa: PLR0913 - one parameter an option is how typer reads a com
     quiet: Quiet = False,
 ) -> None:
     """Runs the compile and prints its outcome."""
-    from sardonyx.pipeline import scheme_named
+    from sardonyx.pipeline import AUTO, scheme_named
 
     overrides = {
         "target": target,
         "max_drop": None if max_drop is None else parse_share(max_drop),
         "threads": threads,
-        "quantize": None if scheme is None else scheme_named(scheme).pipeline,
+        "quantize": scheme if scheme in (None, AUTO) else scheme_named(scheme).name,
         "fallback": fallback,
         "exclude": exclude,
         "include": include,
@@ -238,7 +238,7 @@ def _measured(chosen: "Candidate", record: "CompileRecord") -> list[str]:
     lines = []
     accuracy, latency = chosen.accuracy, chosen.latency
     if accuracy is not None:
-        held = f", {accuracy.samples} samples" if accuracy.samples else ""
+        held = f", {count(accuracy.samples, 'sample')}" if accuracy.samples else ""
         lines.append(
             f"  accuracy   {accuracy.original:.4f} -> {accuracy.candidate:.4f} (drop {accuracy.drop:+.2%}, "
             f"budget {record.recipe.max_drop:.2%}; {accuracy.metric}{held})"

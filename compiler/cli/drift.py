@@ -46,18 +46,24 @@ def print_drift(drift: "Drift") -> None:
     parting = drift.parting
     if parting:
         place = parting[0]
-        say(f"  first parts at {place.before}, {place.after} in the second model")
+        say(f"  first parts at {names_text(place)}")
         say(f"    {nodes_text(place.before_nodes)} -> {nodes_text(place.after_nodes)}")
         if place.why:
             say(f"    {place.why}")
     else:
         say("  no node adds more than rounding or the grid of its quantizers explains")
+    if harmless := drift.harmless:
+        say(f"  {len(harmless)} quantizers leave out what makes no difference behind them, the first of")
+        say(f"    {harmless[0].before}: {harmless[0].why}")
     if rescaled := [place for place in drift.places if place.rescaled is not None]:
         say(f"  {len(rescaled)} places compared without factors that their readers take up again, first of them")
         say(f"    {rescaled[0].before}: {rescaled[0].rescaled}")
     for name, reason in list(drift.not_compared.items())[:_SHOWN]:
         say(f"  not compared: {name}: {reason}")
-    _print_places(parting[:_SHOWN] or drift.largest[:_SHOWN])
+    if all(place.total.equal for place in drift.places):
+        say("  all of them are equal, bit for bit")
+    else:
+        _print_places(parting[:_SHOWN] or drift.largest[:_SHOWN])
 
 
 def print_times(times: "Times") -> None:
@@ -81,6 +87,11 @@ def print_times(times: "Times") -> None:
     if any(loose):
         table.add_row(*(f"{seconds * 1e3:.3f}" for seconds in loose), "traced to no node", "")
     say_table(table)
+
+
+def names_text(place: "Place") -> str:
+    """Returns what a value is called: in both models where they differ."""
+    return place.before if place.before == place.after else f"{place.before}, {place.after} in the second model"
 
 
 def nodes_text(nodes: "Sequence[NodeEntry]", limit: int = 3) -> str:

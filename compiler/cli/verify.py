@@ -1,5 +1,6 @@
 """`sardonyx verify`: do two models compute the same function?"""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,16 +84,16 @@ def _bisect(a: Path, b: Path, samples: "Samples", output: Path, *, threads: int,
 
 
 def _print_bisection(found: "Bisection | None", output: Path) -> None:
-    from sardonyx.cli.drift import nodes_text
+    from sardonyx.cli.drift import names_text, nodes_text
     from sardonyx.ir import num_nodes
 
     if found is None:
         say("All that corresponds in the two models is equal: there is nothing to bisect.")
         return
-    say(f"parts at   {found.place.before}, {found.place.after} in the second model")
+    say(f"parts at   {names_text(found.place)}")
     say(f"nodes      {nodes_text(found.place.before_nodes)} -> {nodes_text(found.place.after_nodes)}")
     say(f"written    {output}: {num_nodes(found.part.before)} and {num_nodes(found.part.after)} nodes")
-    say(f"rerun      cd {output} && sardonyx verify before.onnx after.onnx --data .")
+    say(f"rerun      cd {shlex.quote(str(output))} && sardonyx verify before.onnx after.onnx --data .")
 
 
 def _same(error: "OutputError", min_sqnr: float) -> bool:

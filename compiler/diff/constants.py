@@ -1,6 +1,7 @@
 """Constants of a model: what they hold, known by a hash, and what else can be computed from them without running."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,7 @@ class Constant:
     @property
     def size(self) -> int:
         """Number of elements; 0 where the shape is unknown."""
-        return int(np.prod(self.shape, dtype=np.int64)) if self.shape is not None else 0
+        return math.prod(self.shape) if self.shape is not None else 0
 
 
 def tensor_key(tensor: ir.TensorProtocol) -> str:

@@ -41,23 +41,28 @@ def stored_tensors(node: ir.Node) -> list[ir.TensorProtocol | None]:
 
 def _dequantized(node: ir.Node, arrays: Sequence[Array]) -> Array:
     """Returns (integers - zero point) * scale, in float32."""
-    values, scale = arrays[0].astype(np.float32), _spread(node, arrays[1], arrays[0])
-    if len(arrays) > 2:
-        values -= _spread(node, arrays[2], arrays[0])
-    values *= scale
+    values, (scale, *zero_points) = arrays[0].astype(np.float32), (a.astype(np.float32) for a in arrays[1:])
+    for zero_point in zero_points:
+        values -= spread_over(node, zero_point, values.shape)
+    values *= spread_over(node, scale, values.shape)
     return values
 
 
-def _spread(node: ir.Node, parameter: Array, values: Array) -> Array:
-    """Gives a scale or zero point a shape that broadcasts: one for all, one a slice of the axis, or one a block."""
-    parameter = parameter.astype(np.float32)
+def spread_over(node: ir.Node, parameter: Array, shape: Sequence[int]) -> Array:
+    """Gives a scale or zero point a shape that broadcasts: one for all, one a slice of the axis, or one a block.
+
+    Args:
+        node: The DequantizeLinear that reads it.
+        parameter: The scale or zero point.
+        shape: Of the values that the node restores.
+    """
     axis = ir.attribute(node, "axis", 1)
     block = ir.attribute(node, "block_size", 0)
     if block:
         whole = np.repeat(parameter, block, axis)
-        return np.take(whole, range(values.shape[axis]), axis)
+        return np.take(whole, range(shape[axis]), axis)
     if parameter.size == 1:
         return parameter.reshape(())
-    shape = [1] * values.ndim
-    shape[axis] = parameter.size
-    return parameter.reshape(shape)
+    along = [1] * len(shape)
+    along[axis] = parameter.size
+    return parameter.reshape(along)

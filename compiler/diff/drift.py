@@ -10,9 +10,11 @@ from sardonyx.diff.drift_schema import Drift
 from sardonyx.diff.judging import Judge
 from sardonyx.diff.matching import Matching
 from sardonyx.diff.measuring import DriftOptions, Measured, Measuring
-from sardonyx.diff.quantities import Pairs, pairs_of
+from sardonyx.diff.quantities import Pairs, pairs_of, without_misread
+from sardonyx.diff.ranges import explained_ranges
 from sardonyx.diff.rescaling import Rescalings, settle
 from sardonyx.diff.segments import Wiring
+from sardonyx.diff.text import typed
 from sardonyx.errors import UsageError
 from sardonyx.measure import Samples
 
@@ -80,7 +82,7 @@ class Comparison:
             for old, new in {**matching.values, **inputs}.items()
             if old in wiring[0].values and new in wiring[1].values
         }
-        pairs = pairs_of(before.graph, after.graph, values)
+        pairs = without_misread(pairs_of(before.graph, after.graph, values), *wiring)
         return cls(before, after, inputs, wiring, pairs, Planner(*wiring, pairs).plan())
 
     def drift(self, samples: Samples, options: DriftOptions = _DEFAULTS) -> Drift:
@@ -93,7 +95,8 @@ class Comparison:
 
         outputs = [value.name or "" for value in self.after.graph.outputs]
         settled = settle(self.plan, measured, outputs, again)
-        return Judge(self.plan, settled, self.wiring).verdict(count, samples.what)
+        ranges = explained_ranges(self.plan, settled, self.wiring[1], again)
+        return Judge(self.plan, settled, self.wiring, ranges).verdict(count, samples.what)
 
 
 def input_names(before: ir.Model, after: ir.Model, matching: Matching) -> dict[str, str]:
@@ -102,15 +105,28 @@ def input_names(before: ir.Model, after: ir.Model, matching: Matching) -> dict[s
     Raises:
         UsageError: If the second model has an input that corresponds to none of the first.
     """
-    names = [value.name or "" for value in before.graph.inputs if not value.is_initializer()]
-    wanted = [value.name or "" for value in after.graph.inputs if not value.is_initializer()]
+    names, wanted = ([value.name or "" for value in _given(model)] for model in (before, after))
     by_name = {name: matching.values.get(name, name) for name in names}
     missing = sorted(set(wanted) - set(by_name.values()))
-    if missing and len(names) == len(wanted):
+    if not missing:
+        return by_name
+    in_order = list(zip(_given(before), _given(after), strict=False))
+    if len(names) == len(wanted) and all(_alike(ours, theirs) for ours, theirs in in_order):
         return dict(zip(names, wanted, strict=True))
-    if missing:
-        raise UsageError(
-            f"The second model has an input {missing[0]!r} that corresponds to none of the first.",
-            remedy="Compare models with the same inputs.",
-        )
-    return by_name
+    theirs = next(value for value in _given(after) if value.name == missing[0])
+    raise UsageError(
+        f"The second model has an input {missing[0]!r}, {typed(theirs)}, that corresponds to none of the first, which "
+        f"has {', '.join(f'{value.name!r}, {typed(value)}' for value in _given(before)) or 'none'}.",
+        remedy="Compare models with the same inputs; without samples, what differs is shown all the same.",
+    )
+
+
+def _given(model: ir.Model) -> list[ir.Value]:
+    """Inputs that have no default."""
+    return [value for value in model.graph.inputs if not value.is_initializer()]
+
+
+def _alike(ours: ir.Value, theirs: ir.Value) -> bool:
+    """Whether an input may take what another one takes: its type, and its rank where both are known."""
+    ranks = [len(value.shape) for value in (ours, theirs) if value.shape is not None]
+    return ours.dtype == theirs.dtype and len(set(ranks)) < 2

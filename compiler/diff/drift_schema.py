@@ -144,6 +144,15 @@ class Drift(Part):
         return tuple(place for place in self.places if place.parts)
 
     @property
+    def harmless(self) -> tuple[Place, ...]:
+        """The quantizers that make more error than is explained, which makes no difference to what is behind them."""
+        return tuple(
+            place
+            for place in self.places
+            if place.noise == "step" and place.why and not place.parts and place.local is not None
+        )
+
+    @property
     def largest(self) -> tuple[Place, ...]:
         """The places by local error, largest first, those without one left out."""
         measured = [p for p in self.places if p.local is not None and p.local.relative is not None]

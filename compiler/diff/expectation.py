@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from sardonyx import ir
-from sardonyx.diff.dequantize import stored_tensors
+from sardonyx.diff.dequantize import spread_over, stored_tensors
 from sardonyx.measure import Array
 
 STEP_MARGIN = 16.0
@@ -52,6 +52,11 @@ class Extent:
         return math.sqrt(self.power / self.count) if self.count else 0.0
 
 
+def root_mean_square(array: Array) -> float:
+    """Returns the root mean square of an array; 0 of an empty one."""
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
+
+
 def rounding_error(dtypes: Sequence[ir.DataType]) -> float:
     """Returns the relative error that rounding explains; 0 where no floats are computed."""
     floats = [dtype for dtype in dtypes if dtype.is_floating_point()]
@@ -70,11 +75,43 @@ def step_error(quantizer: ir.Node, extent: Extent) -> float:
         return math.inf
     if integers.dtype.is_floating_point():
         return math.sqrt(STEP_MARGIN) * float(integers.dtype.eps)
-    levels = 2.0**integers.dtype.bitwidth - 1
+    return math.sqrt(STEP_MARGIN / 12) * _step_over(quantizer, integers.dtype, extent) / extent.rms
+
+
+def grid_over(quantizer: ir.Node, extent: Extent) -> dict[int, ir.TensorProtocol]:
+    """Returns the scale and zero point of the grid over all that was seen of a value, by the input that takes them.
+
+    Args:
+        quantizer: A DequantizeLinear.
+        extent: Of the value in floats.
+
+    Returns:
+        Tensors of the types and shapes of those that they replace; none where the grid is not one of integers with one
+        constant scale, or where nothing but 0 was seen.
+    """
+    integers = quantizer.inputs[0]
+    stored = stored_tensors(quantizer)[1:]
+    if None in stored or any(tensor is not None and tensor.size != 1 for tensor in stored) or not extent.rms:
+        return {}
+    if integers is None or integers.dtype is None or not integers.dtype.is_integer():
+        return {}
+    arrays = [ir.read_array(tensor) for tensor in stored if tensor is not None]
+    step = _step_over(quantizer, integers.dtype, extent)
+    found = [np.full_like(arrays[0], step)]
+    if len(arrays) > 1:
+        least, most = float(integers.dtype.min), float(integers.dtype.max)
+        symmetric = _is_symmetric(quantizer, integers.dtype)
+        zero = 0.0 if symmetric else min(max(round(least - extent.low / step), least), most)
+        found.append(np.full_like(arrays[1], zero))
+    return {place: ir.tensor(array) for place, array in enumerate(found, start=1)}
+
+
+def _step_over(quantizer: ir.Node, dtype: ir.DataType, extent: Extent) -> float:
+    """Distance of neighbours on the grid of a quantizer's type over all that was seen."""
     span = extent.high - extent.low
-    if _is_symmetric(quantizer, integers.dtype):
+    if _is_symmetric(quantizer, dtype):
         span = 2 * max(extent.high, -extent.low)
-    return math.sqrt(STEP_MARGIN / 12) * span / levels / extent.rms
+    return span / (2.0**dtype.bitwidth - 1)
 
 
 def mixed_error(relatives: Sequence[float]) -> float:
@@ -88,20 +125,26 @@ def mixed_error(relatives: Sequence[float]) -> float:
     return max(MIXED_FACTOR * median(relatives), MIXED_LEAST)
 
 
-def constant_bounds(restored_by: ir.Node | None, rms: float, dtype: ir.DataType | None) -> tuple[float, float]:
-    """Returns the relative and the absolute error of a constant that its form explains.
+def constant_bounds(restored_by: ir.Node | None, constant: Array, dtype: ir.DataType | None) -> tuple[float, Array]:
+    """Returns the relative error of a constant that its form explains, and the absolute one of its elements.
 
     Args:
         restored_by: The DequantizeLinear that restores the second model's constant from integers, if one does.
-        rms: Root mean square of the first model's constant.
+        constant: The first model's.
         dtype: Type of both.
+
+    Returns:
+        The relative error of the whole, and the largest of an element, float64, broadcasting over the constant.
     """
+    rms = root_mean_square(constant)
+    rounding = 4 * float(dtype.eps) if dtype is not None and dtype.is_floating_point() else 0.0
     scale = None if restored_by is None else stored_tensors(restored_by)[1]
-    if scale is None or not rms:
-        return (4 * float(dtype.eps) if dtype is not None and dtype.is_floating_point() else 0.0), math.inf
+    if restored_by is None or scale is None or not rms:
+        return rounding, np.asarray(math.inf)
     steps = np.abs(ir.read_array(scale).astype(np.float64))
     usual = math.sqrt(CONSTANT_MARGIN * float(np.square(steps).mean()) / 12) / rms
-    return usual, CONSTANT_STEPS * float(steps.max(initial=0.0))
+    apart = CONSTANT_STEPS * spread_over(restored_by, steps, constant.shape)
+    return usual, apart + rounding * float(max(constant.max(initial=0.0), -constant.min(initial=0.0)))
 
 
 def _is_symmetric(quantizer: ir.Node, dtype: ir.DataType) -> bool:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from networkx.utils import UnionFind
 
+from sardonyx import ir
 from sardonyx.diff.correspondence import Group, How, NodeRef
 from sardonyx.diff.pairs import Pairs
-from sardonyx.diff.view import ABSENT, CLIPPING, FLOATS, NodeView, View
+from sardonyx.diff.view import ABSENT, CLIPPING, FLOATS, NodeView, View, bodies
 
 Token = tuple[int, int]
 """A node: 0 for the first model or 1 for the second, and its position in the view."""
@@ -116,15 +117,28 @@ class Grouping:
         found: dict[object, list[int]] = defaultdict(list)
         view = self._views[side]
         position_of = {id(node.node): position for position, node in enumerate(view.nodes)}
+        returned = self._ends(side)
         for position, node in enumerate(view.nodes):
             if not node.transparent or (side, position) in self._direct:
                 continue
             result = node.node.outputs[0]
             readers = [(position_of.get(id(use.node)), use.idx) for use in result.uses()]
             uses = sorted((self._sets[side, p], place) for p, place in readers if p is not None)
-            ends = result.name if result.is_graph_output() else ""
-            if uses or ends:
-                found[node.kind, tuple(uses), ends].append(position)
+            if uses or result in returned:
+                found[node.kind, tuple(uses), returned.get(result)].append(position)
+        return found
+
+    def _ends(self, side: int) -> Mapping[ir.Value, object]:
+        """What tells apart the outputs of graphs: names where they are an interface, else the group and the place."""
+        view = self._views[side]
+        model = view.model
+        found: dict[ir.Value, object] = {value: value.name for value in model.graph.outputs}
+        for key, function in model.functions.items():
+            found.update((value, (key, place)) for place, value in enumerate(function.outputs))
+        for position, node in enumerate(view.nodes):
+            for number, (_, body) in enumerate(bodies(node.node)):
+                group = self._sets[side, position]
+                found.update((value, (group, number, place)) for place, value in enumerate(body.outputs))
         return found
 
     def _join_constants(self) -> None:

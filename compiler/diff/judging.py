@@ -1,20 +1,20 @@
 """From measured errors to a verdict: which places part, and which is the first."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from sardonyx import ir
 from sardonyx.diff.checkpoints import Checkpoint, ConstantPair, Noise, Plan
 from sardonyx.diff.drift_schema import ChannelFactors, Drift, Error, Place
-from sardonyx.diff.expectation import constant_bounds, mixed_error, rounding_error, step_error
+from sardonyx.diff.expectation import constant_bounds, mixed_error, root_mean_square, rounding_error, step_error
 from sardonyx.diff.matching import NodeRef
 from sardonyx.diff.quantities import is_dequantize
 from sardonyx.diff.rescaling import Settled
 from sardonyx.diff.schema import NodeEntry
 from sardonyx.diff.segments import Wiring
-from sardonyx.measure import ErrorAccumulator
+from sardonyx.measure import Array, ErrorAccumulator
 
 _JUMP = 10.0
 """Growth of the error over that of what a value is computed from, which counts where no local error is known."""
@@ -27,12 +27,14 @@ class Judge:
         plan: The places of comparison.
         settled: What was measured, rescaling accounted for.
         wiring: Of both main graphs.
+        ranges: Why the range of a quantizer is no fault, by the name of the rounded value.
     """
 
-    def __init__(self, plan: Plan, settled: Settled, wiring: tuple[Wiring, Wiring]) -> None:
+    def __init__(self, plan: Plan, settled: Settled, wiring: tuple[Wiring, Wiring], ranges: Mapping[str, str]) -> None:
         self._plan, self._settled, self._measured = plan, settled, settled.measured
         self._constants = {(pair.reader_after, pair.after): pair for pair in plan.constants}
         self._before, self._after = wiring
+        self._ranges = ranges
         self._totals = {p.after: Error.of(self._measured[p.after].total.result()[0]) for p in plan.checkpoints}
         self._locals = {p.after: self._local(p) for p in plan.checkpoints}
         mixed = (self._locals[p.after] for p in plan.checkpoints if p.noise is Noise.MIXED)
@@ -78,9 +80,9 @@ class Judge:
             amplification=amplification,
             noise=point.noise,
             allowed=allowed if math.isfinite(allowed) else None,
-            parts=_exceeds(error, bound),
+            parts=point.after not in self._ranges and _exceeds(error, bound),
             rescaled=None if rescaling is None else ChannelFactors.of(rescaling.factors, rescaling.axes),
-            why=self._measured[point.after].failed or error.reason,
+            why=self._measured[point.after].failed or error.reason or self._ranges.get(point.after, ""),
         )
 
     def _allowed(self, point: Checkpoint) -> float:
@@ -103,17 +105,16 @@ class Judge:
         errors.update([old], [new])
         error = Error.of(errors.result()[0])
         restorer = pair.after.producer()
-        rms = float(np.sqrt(np.mean(np.square(old, dtype=np.float64)))) if old.size else 0.0
-        bound, largest = constant_bounds(restorer if is_dequantize(restorer) else None, rms, pair.before.dtype)
-        shift = self._largest_shift(pair)
+        bound, largest = constant_bounds(restorer if is_dequantize(restorer) else None, old, pair.before.dtype)
+        shift, rms = self._largest_shift(pair), root_mean_square(old)
         bound, largest = bound + (shift / rms if rms else 0.0), largest + shift
         if place is not None:
             unknown = self._settled.uncertainty_at(place)
             bound, largest = bound + unknown, largest + unknown * float(np.abs(old).max(initial=0.0))
             if old.ndim == 1:  # what reads it answers for it
-                bound = largest = math.inf
+                bound, largest = math.inf, np.asarray(math.inf)
         nodes = [node for node in (restorer, pair.reader_after) if node is not None]
-        far = error.max_abs > largest
+        far = _far_off(old, new, largest)
         return Place(
             kind="constant",
             before=pair.before.name or "",
@@ -125,9 +126,9 @@ class Judge:
             amplification=None,
             noise=Noise.STEP if is_dequantize(restorer) else Noise.ROUNDING,
             allowed=bound if math.isfinite(bound) else None,
-            parts=_exceeds(error, bound) or far,
+            parts=_exceeds(error, bound) or bool(far),
             rescaled=None if factors is None else ChannelFactors.of(factors),
-            why=f"an element is {error.max_abs:.3g} off, more than {largest:.3g}" if far else error.reason,
+            why=far or error.reason,
         )
 
     def _largest_shift(self, pair: ConstantPair) -> float:
@@ -148,6 +149,18 @@ class Judge:
             if size == pair.after_tensor.size and size
         ]
         return math.sqrt(max(sums, default=0.0)) * seen.extent.rms
+
+
+def _far_off(old: Array, new: Array, largest: Array) -> str:
+    """Says which element of a constant is further off than it may be; empty where none is."""
+    excess = np.subtract(new, old)
+    np.abs(excess, out=excess)
+    excess -= largest.astype(excess.dtype)
+    if not excess.size or not excess.max() > 0:
+        return ""
+    index = np.unravel_index(int(excess.argmax()), excess.shape)
+    place, allowed = ", ".join(map(str, index)), np.broadcast_to(largest, old.shape)[index]
+    return f"element [{place}] is {abs(new[index] - old[index]):.3g} off, more than {allowed:.3g}"
 
 
 def _exceeds(error: Error, bound: float) -> bool:

@@ -1,13 +1,14 @@
 """Matching: which nodes, values and initializers of two models are the same, although names, order, fusion changed."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from sardonyx import ir
 from sardonyx.diff.clipping import Absorbed, absorbed_activations
 from sardonyx.diff.correspondence import Group, How, Matching, NodeRef
 from sardonyx.diff.groups import Grouping
 from sardonyx.diff.likeness import match_like_weights
-from sardonyx.diff.pairs import Pairs
+from sardonyx.diff.pairs import Pairs, by_rank
 from sardonyx.diff.propagation import Propagation
 from sardonyx.diff.stages import Stages, match_interface
 from sardonyx.diff.view import FLOATS, View, view_again, view_of
@@ -86,14 +87,17 @@ def _sources(pairs: Pairs) -> dict[int, list[int]]:
 
 def _value_names(pairs: Pairs) -> dict[str, str]:
     """Names of matched values of the main graphs; values that only carry a quantity on keep their kind of type."""
-    carrying, ranks = _carrying(pairs.after), (_ranks(pairs.before), _ranks(pairs.after))
+    carrying = _carrying(pairs.before), _carrying(pairs.after)
+    ranks = _ranks(pairs.before, carrying[0]), _ranks(pairs.after, carrying[1])
     found: dict[str, str] = {}
     for value, root in enumerate(pairs.before.root):
         partner = pairs.forward.get(root, pairs.doubles.get(root))
         if partner is None or not _in_main(pairs.before, value):
             continue
-        candidates = [v for v in carrying.get(partner, ()) if _in_main(pairs.after, v)]
-        candidates.sort(key=lambda v, rank=ranks[0][value]: ranks[1][v] != rank)  # type: ignore[misc]
+        candidates = [v for v in carrying[1].get(partner, ()) if _in_main(pairs.after, v)]
+        if len(candidates) > 1:
+            rank = ranks[0].get(value)
+            candidates.sort(key=lambda v, rank=rank: ranks[1].get(v) != rank)  # type: ignore[misc]
         chosen = _counterpart(pairs, value, candidates)
         if chosen is not None:
             found[pairs.before.name(value)] = pairs.after.name(chosen)
@@ -102,23 +106,16 @@ def _value_names(pairs: Pairs) -> dict[str, str]:
 
 def _carrying(view: View) -> dict[int, list[int]]:
     """Values by their root, the root first."""
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[int]] = defaultdict(list)
     for value, root in enumerate(view.root):
         if value not in view.constants:
-            found.setdefault(root, []).append(value)
+            found[root].append(value)
     return found
 
 
-def _ranks(view: View) -> list[tuple[object, int]]:
-    """By value: the operator that carries its quantity on to it, and how many of that operator do so before."""
-    counts: dict[object, int] = defaultdict(int)
-    found: list[tuple[object, int]] = []
-    for value, root in enumerate(view.root):
-        maker = None if value == root else view.maker(value)
-        kind = None if maker is None else maker.kind
-        found.append((kind, counts[root, kind]))
-        counts[root, kind] += 1
-    return found
+def _ranks(view: View, carrying: Mapping[int, Sequence[int]]) -> dict[int, object]:
+    """By value that another one carries on: the operator that does so, and how many of that operator do so before."""
+    return {v: rank for root, values in carrying.items() for rank, v in by_rank(view, values).items() if v != root}
 
 
 def _counterpart(pairs: Pairs, value: int, candidates: list[int]) -> int | None:

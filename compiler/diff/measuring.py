@@ -1,10 +1,8 @@
 """Runs two models on the same samples, piece by piece, and accumulates the errors of their values."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
@@ -199,8 +197,8 @@ def opened_part(part: ir.Model, options: DriftOptions) -> Iterator[Session]:
         BackendError: If the runtime refuses it.
     """
     settings = SessionOptions(threads=options.threads, optimization="disabled", arena=False)
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-        path = Path(folder) / "part.onnx"
+    with ir.TemporaryFolder() as folder:
+        path = folder / "part.onnx"
         ir.save(part, path, external_data=True)
         with Session(path, options=settings) as session:
             yield session

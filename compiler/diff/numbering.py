@@ -4,7 +4,7 @@ Forward, a value's number stands for all that is computed up to it; backward, fo
 Weisfeiler-Lehman refinements of an acyclic graph, exact instead of iterated: each node is looked at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from sardonyx.diff.view import ABSENT, NodeView, View
@@ -92,7 +92,7 @@ class Numbering:
         bodies = tuple(numbers[value] for value in node.bodies)
         return self._numbers.of((node.kind, node.attributes, tuple(operands), bodies))
 
-    def backward(self, view: View, known: Mapping[int, int], forward: list[int]) -> list[int]:
+    def backward(self, view: View, known: Mapping[int, int], forward: Sequence[int]) -> list[int]:
         """Numbers each value by what is computed with it.
 
         Args:
@@ -128,7 +128,7 @@ class Numbering:
                 numbers[value] = self._use(view, value, known, keys, (returned, within))
         return numbers
 
-    def _beside(self, view: View, node: NodeView, known: Mapping[int, int], forward: list[int]) -> object:
+    def _beside(self, view: View, node: NodeView, known: Mapping[int, int], forward: Sequence[int]) -> object:
         """What is known of a node's operands: constants and matched values; the others are left open."""
         seen = tuple(
             forward[value] if value != ABSENT and (value in view.constants or value in known) else ABSENT

@@ -1,11 +1,15 @@
 """The values of two models that are taken to be the same quantity, as far as is known."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sardonyx import ir
 from sardonyx.diff.view import FLOATS, View
+
+BothNumbers = tuple[Sequence[int], Sequence[int]]
+"""A number for each value, of both models."""
 
 
 @dataclass(eq=False)
@@ -58,13 +62,21 @@ class Pairs:
             return False
         return all(a is None or b is None or a == b for a, b in zip(first, second, strict=True))
 
-    def by_number(self, numbers: tuple[Sequence[int], Sequence[int]], evidence: str, *, computed: bool = False) -> int:
-        """Matches values of equal numbers, those of equal names first, the others in order, by operator if they can.
+    def made_alike(self, before: int, after: int) -> bool:
+        """Whether the same operator computes two values, or one of which the other model has none."""
+        ours, theirs = self.before.maker(before), self.after.maker(after)
+        if ours is None or theirs is None or ours.kind == theirs.kind:
+            return True
+        return ours.kind not in self.after.kinds or theirs.kind not in self.before.kinds
+
+    def by_number(self, numbers: BothNumbers, evidence: str, uses: Callable[[], BothNumbers] | None = None) -> int:
+        """Matches values of equal numbers: of equal names, then of equal uses, then by operator, and the rest in order.
 
         Args:
             numbers: A number for each value, of both models.
             evidence: What equal numbers mean.
-            computed: Whether equal numbers mean that the same is computed: a surplus is then noted in `doubles`.
+            uses: Numbers for what is computed with each value, asked for where several have the same number. They are
+                given where equal numbers mean that the same is computed: a surplus is then noted in `doubles`.
 
         Returns:
             How many were matched.
@@ -80,26 +92,40 @@ class Pairs:
         found = 0
         for number, values in ours.items():
             partners = theirs[number]
-            if len(values) != len(partners) and not computed:
+            if len(values) != len(partners) and uses is None:
                 continue  # which of them it is cannot be told
-            for before, after in self._in_order(values, partners):
+            for before, after in self._in_order(values, partners, uses):
                 found += self.add(before, after, evidence)
-            if computed:
+            if uses is not None:
                 self.doubles.update((value, partners[0]) for value in values if value not in self.forward)
         return found
 
-    def _in_order(self, values: Sequence[int], partners: Sequence[int]) -> Iterable[tuple[int, int]]:
+    def _in_order(
+        self, values: Sequence[int], partners: Sequence[int], uses: Callable[[], BothNumbers] | None
+    ) -> Iterable[tuple[int, int]]:
         if len(values) == len(partners) == 1:
             return [(values[0], partners[0])]
-        named = {self.after.name(value): value for value in partners}
-        by_name = [(v, named[name]) for v in values if (name := self.before.name(v)) in named]
-        taken = {v for v, _ in by_name}, {v for _, v in by_name}
-        rest = [v for v in values if v not in taken[0]], [v for v in partners if v not in taken[1]]
-        ranked = _by_rank(self.before, rest[0]), _by_rank(self.after, rest[1])
-        by_kind = [(value, ranked[1][rank]) for rank, value in ranked[0].items() if rank in ranked[1]]
-        taken = {v for v, _ in by_kind}, {v for _, v in by_kind}
-        left = [v for v in rest[0] if v not in taken[0]], [v for v in rest[1] if v not in taken[1]]
-        return [*by_name, *by_kind, *zip(*left, strict=False)]
+        tellers: list[Callable[[int, Sequence[int]], Mapping[Any, int]]] = [self._by_name, self._by_rank]
+        if uses is not None:
+            tellers.insert(1, lambda side, rest: {uses()[side][value]: value for value in rest})
+        left: tuple[Sequence[int], Sequence[int]] = values, partners
+        found: list[tuple[int, int]] = []
+        for tell in tellers:
+            if not all(left):
+                break
+            ours, theirs = tell(0, left[0]), tell(1, left[1])
+            told = [(value, theirs[key]) for key, value in ours.items() if key in theirs]
+            taken = {v for v, _ in told}, {v for _, v in told}
+            left = [v for v in left[0] if v not in taken[0]], [v for v in left[1] if v not in taken[1]]
+            found += told
+        return [*found, *zip(*left, strict=False)]
+
+    def _by_name(self, side: int, values: Sequence[int]) -> dict[str, int]:
+        view = (self.before, self.after)[side]
+        return {view.name(value): value for value in values}
+
+    def _by_rank(self, side: int, values: Sequence[int]) -> dict[tuple[object, int], int]:
+        return by_rank((self.before, self.after)[side], values)
 
     def known(self) -> tuple[dict[int, int], dict[int, int]]:
         """Returns numbers for the matched values of both models, below all others."""
@@ -107,8 +133,8 @@ class Pairs:
         return first, {partner: first[value] for value, partner in self.forward.items()}
 
 
-def _by_rank(view: View, values: Sequence[int]) -> dict[tuple[object, int], int]:
-    """Values by the operator that computes them and how many of it came before."""
+def by_rank(view: View, values: Sequence[int]) -> dict[tuple[object, int], int]:
+    """Returns values by the operator that computes them and how many of it came before."""
     found: dict[tuple[object, int], int] = {}
     counts: dict[object, int] = defaultdict(int)
     for value in values:

@@ -3,8 +3,10 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TypeVar
 
+from sardonyx.diff.numbering import SMALL
 from sardonyx.diff.pairs import Pairs
 from sardonyx.diff.view import ABSENT, NodeView, View
 
@@ -16,12 +18,23 @@ Context = tuple[object, ...]
 T = TypeVar("T")
 
 
+class Trust(IntEnum):
+    """Which operands of nodes that belong together do so as well.
+
+    `ALIKE`: those that the same operator computes, with the same attributes. `REWRITTEN`: others too, where constants
+    beside them are equal; else one node may do what another did before. `ANY`: all that nothing contradicts.
+    """
+
+    ALIKE = 0
+    REWRITTEN = 1
+    ANY = 2
+
+
 class Surroundings:
     """What surrounds the values of a model, by operators: names and weights do not count.
 
     Attributes:
         view: The model.
-        kinds: The operators that it has.
 
     Args:
         view: The model.
@@ -29,7 +42,6 @@ class Surroundings:
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.kinds = frozenset(node.kind for node in view.nodes)
         self._above: dict[int, Context] = {}
         self._below: dict[int, Context] = {}
 
@@ -85,6 +97,7 @@ class Propagation:
         self._before = Surroundings(pairs.before)
         self._after = Surroundings(pairs.after)
         self._near: deque[int] = deque()
+        self._rewritten: deque[int] = deque()
         self._far: deque[tuple[int, bool]] = deque()
         self._last: deque[tuple[int, bool]] = deque()
 
@@ -92,12 +105,16 @@ class Propagation:
         """Goes on until nothing is found any more; returns how many values were matched."""
         count = len(self._pairs.forward)
         self._near.extend(self._pairs.forward)
-        while self._near or self._far or self._last:
+        while self._near or self._rewritten or self._far or self._last:
             self._pairs.new.clear()
             if self._near:
                 value = self._near.popleft()
-                self._to_operands(value, strict=True)
+                self._to_operands(value, Trust.ALIKE)
                 self._to_users(value)
+                self._rewritten.append(value)
+            elif self._rewritten:
+                value = self._rewritten.popleft()
+                self._to_operands(value, Trust.REWRITTEN)
                 self._far.append((value, True))
             else:
                 value, strict = (self._far or self._last).popleft()
@@ -105,14 +122,14 @@ class Propagation:
                 if strict:
                     self._last.append((value, False))
                 else:
-                    self._to_operands(value, strict=False)
+                    self._to_operands(value, Trust.ANY)
             self._near.extend(self._pairs.new)
         return len(self._pairs.forward) - count
 
-    def _to_operands(self, value: int, *, strict: bool) -> None:
-        """Matches what two nodes read; if `strict`, only what is computed alike where constants beside it differ.
+    def _to_operands(self, value: int, trust: Trust) -> None:
+        """Matches what the nodes read that compute a pair.
 
-        Where those differ, one node may do what another did before.
+        What other operators compute waits until nothing else is found: one of the nodes may read the wrong value.
         """
         pairs, partner = self._pairs, self._pairs.forward[value]
         first, second = pairs.before.maker(value), pairs.after.maker(partner)
@@ -123,13 +140,23 @@ class Propagation:
         for ours, theirs in zip(first.bodies, second.bodies, strict=False):
             pairs.add(ours, theirs, "returned alike")
         same_constants = _constant_keys(first, pairs.before) == _constant_keys(second, pairs.after)
+        rewritten = Trust.REWRITTEN if same_constants else Trust.ANY
         for ours, theirs in self._operands(first, second):
-            certain = not strict or same_constants or self._before.kind(ours) == self._after.kind(theirs)
-            if certain and pairs.same_shape(ours, theirs):
+            needed = Trust.ALIKE if self._computed_alike(ours, theirs) else rewritten
+            if trust >= needed and pairs.same_shape(ours, theirs):
                 pairs.add(ours, theirs, f"operand of the matched {first.kind[1] or 'call'}")
 
     def _same_operator(self, first: NodeView, second: NodeView) -> bool:
         return first.kind == second.kind and len(first.outputs) == len(second.outputs)
+
+    def _computed_alike(self, ours: int, theirs: int) -> bool:
+        """Whether the same operator computes two values, as one can tell without weights."""
+        first, second = self._pairs.before.maker(ours), self._pairs.after.maker(theirs)
+        if first is None or second is None:
+            return first is second
+        return first.kind == second.kind and _but_for_weights(first, self._pairs.before) == _but_for_weights(
+            second, self._pairs.after
+        )
 
     def _same_ends(self, first: NodeView, second: NodeView) -> bool:
         """Whether bodies return what the same operators compute: an If may stand for one that was inside another."""
@@ -179,9 +206,17 @@ class Propagation:
         pairs = self._pairs
         if not self._same_operator(first, second) or not self._same_operands(first, second):
             return
+        same = self._same_function(first, second)
         for ours, theirs in zip(first.outputs, second.outputs, strict=True):
-            if self._before.readers(ours) == self._after.readers(theirs) and pairs.same_shape(ours, theirs):
+            used_alike = same or self._before.readers(ours) == self._after.readers(theirs)
+            if used_alike and pairs.same_shape(ours, theirs):
                 pairs.add(ours, theirs, f"{first.kind[1] or 'call'} of matched operands")
+
+    def _same_function(self, first: NodeView, second: NodeView) -> bool:
+        """Whether nodes of the same operator make the same of the same operands, whatever reads it then."""
+        ours = (first.attributes, _constant_keys(first, self._pairs.before))
+        theirs = (second.attributes, _constant_keys(second, self._pairs.after))
+        return ours == theirs and not first.bodies and not second.bodies
 
     def _same_operands(self, first: NodeView, second: NodeView) -> bool:
         """Whether operands that are data correspond and those that are constants have equal shapes."""
@@ -207,9 +242,7 @@ class Propagation:
 
     def _add_beyond(self, before: int, after: int, *, strict: bool) -> None:
         """Matches values around what was fused, unless other operators make them that both models have anyway."""
-        kinds = self._before.kind(before), self._after.kind(after)
-        kept = kinds[0] in self._after.kinds and kinds[1] in self._before.kinds
-        if self._pairs.same_shape(before, after) and (strict or kinds[0] == kinds[1] or not kept):
+        if self._pairs.same_shape(before, after) and (strict or self._pairs.made_alike(before, after)):
             self._pairs.add(before, after, "beyond what was taken apart or fused")
 
 
@@ -307,6 +340,12 @@ def constant_shapes(node: NodeView, view: View) -> list[object]:
 def _sign(node: NodeView, near: Surroundings) -> Context:
     """What tells apart nodes that read the same value: attributes, constants, and what reads their result."""
     return (node.attributes, _constant_keys(node, near.view), near.below(node.outputs[0]))
+
+
+def _but_for_weights(node: NodeView, view: View) -> tuple[object, ...]:
+    """Attributes of a node, and contents of the constants that it reads but for those of weights."""
+    constants = [view.constants[v] for v in node.inputs if v in view.constants]
+    return (node.attributes, *sorted(constant.key for constant in constants if constant.size <= SMALL))
 
 
 def _constant_keys(node: NodeView, view: View) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sardonyx import ir
-from sardonyx.passes.quantization.methods.junctions import CLAMPS
+from sardonyx.diff.segments import Wiring
 
 _CLIPPING = frozenset({"Relu", "Clip"})
 
@@ -99,6 +99,33 @@ def pairs_of(before: ir.Graph, after: ir.Graph, values: Mapping[ir.Value, ir.Val
     return Pairs(tuple(pair for pair in found.values() if pair.after.producer() is not None), given)
 
 
+def without_misread(pairs: Pairs, before: Wiring, after: Wiring) -> Pairs:
+    """Leaves out rounded values that are read where the first model reads something else.
+
+    There either the quantizer or what reads it takes the wrong value, so that they answer for it together.
+
+    Args:
+        pairs: Of two main graphs.
+        before: Wiring of the first model's.
+        after: Wiring of the second model's.
+    """
+    stops = pairs.before_values, pairs.after_values
+    rounded = {pair.after for pair in pairs.pairs if pair.rounded}
+    right: set[ir.Value] = set()
+    wrong: set[ir.Value] = set()
+    for pair in pairs.pairs:
+        taken = rounded.intersection(after.segment((pair.after,), stops[1]).reads)
+        if taken and not pair.rounded:
+            reads = before.segment((pair.before,), stops[0]).reads
+            right |= {value for value in taken if pairs.given[value] in reads}
+            wrong |= taken if reads else set()
+    wrong -= right
+    return Pairs(
+        tuple(pair for pair in pairs.pairs if pair.after not in wrong),
+        {value: given for value, given in pairs.given.items() if value not in wrong},
+    )
+
+
 def _apart(b: ir.Value, a: ir.Value, given: dict[ir.Value, ir.Value]) -> Iterator[Pair]:
     """Yields the pair of two values that no quantizer made, and those of what they are rounded to."""
     forms_b, forms_a = tuple(rounded_forms(b)), tuple(rounded_forms(a))
@@ -107,17 +134,9 @@ def _apart(b: ir.Value, a: ir.Value, given: dict[ir.Value, ir.Value]) -> Iterato
         b, rounded = _around_activation(b, a)
     yield Pair(b, a)
     for index, form in enumerate(forms_a):
-        if not forms_b and _only_clamped(form):
-            continue
         yield Pair(forms_b[min(index, len(forms_b) - 1)], form) if forms_b else Pair(rounded, form, rounded=True)
     if forms_b and not forms_a:
         given[a] = forms_b[0]
-
-
-def _only_clamped(form: ir.Value) -> bool:
-    """Whether a grid may clip on purpose, because the readers do not see what it clips."""
-    readers = {use.node.op_type for use in form.uses()}
-    return bool(readers) and readers <= CLAMPS and not form.is_graph_output()
 
 
 def _around_activation(b: ir.Value, a: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -118,13 +118,13 @@ def _confirmed(plan: Plan, supposed: Rescalings, again: Remeasure) -> Rescalings
     plain, given = again(points, {}, True), again(points, supposed, True)
     votes: dict[str, list[bool]] = defaultdict(list)
     for name, (_, read_value) in readers.items():
-        errors = _local(plain[name]), _local(given[name])
+        errors = local_error(plain[name]), local_error(given[name])
         if min(errors) < _BETTER * max(errors) and max(errors) > _TELLING:
             votes[runs[read_value]].append(errors[1] < errors[0])
     return {name: one for name, one in supposed.items() if votes[runs[name]] and all(votes[runs[name]])}
 
 
-def _local(measured: Measured) -> float:
-    """Relative error that a place's own nodes make; 0 where equal, infinite where it was not measured."""
+def local_error(measured: Measured) -> float:
+    """Returns the relative error that a place's own nodes make; 0 where equal, infinite where it was not measured."""
     (error,) = measured.local.result()
     return float("inf") if measured.failed or not error.samples else float(np.power(10.0, -error.sqnr_db / 20))

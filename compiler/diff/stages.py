@@ -2,14 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache, partial
 
 from sardonyx.diff.alignment import common_subsequence
 from sardonyx.diff.constants import Constant
 from sardonyx.diff.folding import match_folded
 from sardonyx.diff.numbering import SMALL, Detail, Numbering, Numbers
-from sardonyx.diff.pairs import Pairs
+from sardonyx.diff.pairs import BothNumbers, Pairs
 from sardonyx.diff.propagation import Surroundings, constant_shapes
 from sardonyx.diff.view import ABSENT, FLOATS, NodeView, View, ordered
+
+Known = tuple[Mapping[int, int], Mapping[int, int]]
+"""Numbers of the matched values, of both models."""
 
 AHEAD = 4
 """Nodes behind a weighted one that a runtime fuses with it: a normalization, a scale, a sum, an activation."""
@@ -52,29 +56,34 @@ class Stages:
 
     def alike(self) -> int:
         """Matches values that are computed alike from matched ones, then those that are used alike."""
-        views = self.pairs.before, self.pairs.after
         numbering = Numbering(self._numbers, Detail.CONTENT)
         known = self.pairs.known()
-        forward = [numbering.forward(view, given) for view, given in zip(views, known, strict=True)]
-        found = self.pairs.by_number((forward[0], forward[1]), "computed alike", computed=True)
+        forward = self._forward(numbering, known)
+        uses = cache(partial(self._backward, numbering, known, forward))
+        found = self.pairs.by_number(forward, "computed alike", uses)
         known = self.pairs.known()
-        forward = [numbering.forward(view, given) for view, given in zip(views, known, strict=True)]
-        backward = [
-            numbering.backward(view, given, ahead) for view, given, ahead in zip(views, known, forward, strict=True)
-        ]
-        return found + self.pairs.by_number((backward[0], backward[1]), "used alike")
+        backward = self._backward(numbering, known, self._forward(numbering, known))
+        return found + self.pairs.by_number(backward, "used alike")
 
     def alike_but_for_weights(self) -> int:
         """Matches values that are computed and used alike when of weights only the shape is looked at."""
-        views = self.pairs.before, self.pairs.after
         numbering = Numbering(self._numbers, Detail.SHAPE)
         known = self.pairs.known()
-        both: list[list[int]] = []
-        for view, given in zip(views, known, strict=True):
-            forward = numbering.forward(view, given)
-            backward = numbering.backward(view, given, forward)
-            both.append([self._numbers.of(pair) for pair in zip(forward, backward, strict=True)])
-        return self.pairs.by_number((both[0], both[1]), "computed and used alike but for weights")
+        forward = self._forward(numbering, known)
+        backward = self._backward(numbering, known, forward)
+        ours, theirs = (
+            [self._numbers.of(pair) for pair in zip(ahead, behind, strict=True)]
+            for ahead, behind in zip(forward, backward, strict=True)
+        )
+        return self.pairs.by_number((ours, theirs), "computed and used alike but for weights")
+
+    def _forward(self, numbering: Numbering, known: Known) -> BothNumbers:
+        return numbering.forward(self.pairs.before, known[0]), numbering.forward(self.pairs.after, known[1])
+
+    def _backward(self, numbering: Numbering, known: Known, forward: BothNumbers) -> BothNumbers:
+        views = self.pairs.before, self.pairs.after
+        ours, theirs = (numbering.backward(*both) for both in zip(views, known, forward, strict=True))
+        return ours, theirs
 
     def weights(self) -> int:
         """Matches what nodes with the same weights and attributes read and compute, where no others have them."""
@@ -147,7 +156,7 @@ class Stages:
             if not _alike_weights(pairs, before, after):
                 continue
             for (_, value), (_, partner) in zip(pairs.before.data(before), pairs.after.data(after), strict=False):
-                if pairs.same_shape(value, partner):
+                if pairs.same_shape(value, partner) and pairs.made_alike(value, partner):
                     found += pairs.add(value, partner, "read by weighted nodes in the same order")
         return found
 

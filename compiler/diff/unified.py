@@ -7,6 +7,9 @@ from sardonyx.diff.schema import Cost, Diff, FieldChange, Grid, InitializerChang
 from sardonyx.diff.text import printable, typed
 from sardonyx.diff.view import attribute_text, placed_nodes
 
+FACTS = 5
+"""Metadata in a summary: exporters and optimizers keep books there."""
+
 LISTED = 20
 """Weights, values and quantizers listed of each kind unless all are asked for."""
 
@@ -15,7 +18,7 @@ def summary_lines(diff: Diff) -> Iterator[str]:
     """Yields what differs in a few lines."""
     if diff.same:
         yield "identical" if diff.identical else "the same but for names and metadata"
-    yield f"  nodes       {diff.before.cost.nodes} -> {diff.after.cost.nodes}: {_counts(diff.counts)}"
+    yield f"  nodes       {diff.before.cost.nodes} -> {diff.after.cost.nodes}: {_counts(diff)}"
     yield f"  weights     {diff.equal_initializers} equal{_kinds(diff.initializers)}"
     if diff.quantizers:
         added = sum(change.before is None for change in diff.quantizers)
@@ -25,8 +28,11 @@ def summary_lines(diff: Diff) -> Iterator[str]:
     if diff.values:
         yield f"  types       {len(diff.values)} values of another type or shape"
     for title, changes in (("opset", diff.opsets), ("interface", diff.interface), ("metadata", diff.metadata)):
-        for change in changes:
+        limit = FACTS if title == "metadata" else len(changes)
+        for change in changes[:limit]:
             yield f"  {title:11s} {_field(change)}"
+        if len(changes) > limit:
+            yield f"  {'':11s} and {len(changes) - limit} more"
     yield f"  MACs        {_number(diff.before.cost.macs, diff.after.cost.macs)}"
     yield f"  parameters  {_number(diff.before.cost.parameters, diff.after.cost.parameters)}"
     yield f"  bytes       {_number(diff.before.nbytes, diff.after.nbytes)}"
@@ -151,8 +157,24 @@ def _field(change: FieldChange) -> str:
     return f"{printable(change.name)}: {sides[0]} -> {sides[1]}"
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {how}" for how, number in sorted(counts.items(), key=lambda item: -item[1]))
+def _counts(diff: Diff) -> str:
+    """What became of how many nodes: of both models, where their numbers differ."""
+    said = []
+    for how, groups in sorted(diff.counts.items(), key=lambda item: -item[1]):
+        regions = [region for region in diff.regions if region.how == how]
+        nodes = {side: sum(len(getattr(region, side)) for region in regions) for side in ("before", "after")}
+        said.append(_BECAME.get(how, f"{groups} {how}").format(**nodes))
+    return ", ".join(said)
+
+
+_BECAME = {
+    "added": "{after} added",
+    "removed": "{before} removed",
+    "moved": "{before} moved",
+    "replaced": "{before} replaced by {after}",
+    "fused": "{before} fused into {after}",
+    "decomposed": "{before} taken apart into {after}",
+}
 
 
 def _kinds(changes: Iterable[InitializerChange]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from sardonyx import ir
 from sardonyx.diff.constants import Constant, Folder, held, tensor_key, text_key
@@ -111,6 +112,11 @@ class View:
         """Returns the node that computes a value."""
         position = self.producer[value]
         return None if position is None else self.nodes[position]
+
+    @cached_property
+    def kinds(self) -> frozenset[tuple[str, str]]:
+        """The operators that the model has."""
+        return frozenset(node.kind for node in self.nodes)
 
     def data(self, node: NodeView) -> Iterator[tuple[int, int]]:
         """Yields position and number of each operand of a node that is no constant."""

@@ -91,11 +91,12 @@ def _readme(found: Bisection, job: BisectJob) -> str:
         f"- {side}: {', '.join(f'`{entry.name}` ({entry.op_type})' for entry in entries) or 'no node'}"
         for side, entries in (("before", place.before_nodes), ("after", place.after_nodes))
     ]
+    other = "" if place.before == place.after else f", called `{place.after}` in the second model"
     relative = "not comparable" if found.error.relative is None else f"{found.error.relative:.3g}"
     lines = [
         f"# Where {job.before.name} and {job.after.name} part",
         "",
-        f"At `{place.before}`, called `{place.after}` in the second model; relative error of these parts: {relative}.",
+        f"At `{place.before}`{other}; relative error of these parts: {relative}.",
         "",
         *nodes,
         "",

@@ -16,6 +16,12 @@ SLOWER = 0.99
 
 PROMISING = "the one with the most products as integers"
 
+REWRITTEN = (
+    "The target {} takes the model only rewritten, which changes its results beyond rounding; the record says where. "
+    "If another tool quantized it, compile the float model that it was made from."
+)
+"""Warning about a model whose own quantization is not what the target takes, by the target's name."""
+
 
 def is_lossy(name: str) -> bool:
     """Whether a candidate trades accuracy for speed: quantized by one scheme or another, or with nodes given back."""
@@ -30,7 +36,8 @@ class Choice:
         name: The chosen candidate.
         reason: Why, as a sentence.
         met_budget: False where the accuracy budget costs speed: quantized models were made, none of them keeps it,
-            and one that does not is faster than the chosen model, or its speed is not known.
+            and one that does not is faster than the chosen model, or its speed is not known. Also where the target
+            takes the model only rewritten, and that loses more than the budget.
     """
 
     name: str
@@ -43,7 +50,7 @@ def reject(candidate: Candidate, recipe: Recipe) -> None:
     if candidate.rejected is not None:
         return
     accuracy, latency = candidate.accuracy, candidate.latency
-    inexact = inexact_output(candidate) if candidate.name == OPTIMIZED else None
+    inexact = _inexact(candidate) if candidate.name == OPTIMIZED else None
     if inexact is not None:
         candidate.rejected = f"the exact passes changed the result: {inexact}"
     elif accuracy is not None and not _keeps(accuracy, recipe):
@@ -71,7 +78,7 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
         reject(candidate, recipe)
     optimized = next((c for c in candidates if c.name == OPTIMIZED), None)
     for candidate in candidates:
-        if is_lossy(candidate.name) and optimized is not None and inexact_output(optimized) is not None:
+        if is_lossy(candidate.name) and optimized is not None and _inexact(optimized) is not None:
             candidate.rejected = candidate.rejected or f"it was made from the optimized model, and {optimized.rejected}"
     usable = [c for c in candidates if c.rejected is None]
     if not usable:
@@ -85,8 +92,15 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
     return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget)
 
 
+def _inexact(optimized: Candidate) -> str | None:
+    """Why exact passes were not exact, or None; what the target had rewritten is judged by the budget."""
+    return None if optimized.legalized else inexact_output(optimized)
+
+
 def _is_budget_met(candidates: list[Candidate], best: Candidate | None, recipe: Recipe) -> bool:
     """Whether a quantized model keeps the budget, or none that does not would have been faster than the best."""
+    if best is None and any(c.legalized and _lost_accuracy(c, recipe) for c in candidates):
+        return False  # the original is rewritten for the target as they were
     lossy = [c for c in candidates if is_lossy(c.name)]
     if not all(_lost_accuracy(c, recipe) for c in lossy):
         return True

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sardonyx.driver.choice import (
     OPTIMIZED,
     ORIGINAL,
     QUANTIZED,
+    REWRITTEN,
     Choice,
     choose,
     is_lossy,
@@ -22,9 +22,9 @@ from sardonyx.driver.choice import (
     to_repair,
     vain_repair,
 )
-from sardonyx.driver.engine import note_engine, take_along
+from sardonyx.driver.engine import is_met, note_engine, take_along
 from sardonyx.driver.give_back import Quantizer, Variant
-from sardonyx.driver.judge import AGREEMENT, Judge
+from sardonyx.driver.judge import Judge, inexact_output, metric_name
 from sardonyx.driver.output import file_entry, replaced_folder, require_writable
 from sardonyx.driver.repair import Repair
 from sardonyx.driver.reporting import ReportSource, try_report, write_report
@@ -50,9 +50,10 @@ from sardonyx.pipeline import (
     PassManager,
     Recipe,
     available_passes,
-    default_schemes,
     format_pipeline,
     parse_pipeline,
+    pipeline_text,
+    recipe_schemes,
     with_half_precision,
     with_selection,
 )
@@ -117,8 +118,8 @@ def run_compile(job: CompileJob) -> CompileResult:
     source_path = Path(job.source) if isinstance(job.source, str | os.PathLike) else None
     if output is not None:
         require_writable(output, source_path)
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as scratch:
-        return _Compiler(job, output, Path(scratch)).run()
+    with ir.TemporaryFolder() as scratch:
+        return _Compiler(job, output, scratch).run()
 
 
 class _Compiler:
@@ -139,11 +140,12 @@ class _Compiler:
         passes = available_passes()
         self.exact_passes = parse_pipeline(self.recipe.optimize, passes)
         if self.recipe.quantize != AUTO:  # a mistake in it is better known at once
-            self._lossy_passes(self.recipe.quantize)
+            self._lossy_passes(pipeline_text(self.recipe.quantize))
         self.metric = None if job.metric is None else load_metric(job.metric)
         self.models: dict[str, ir.Model] = {}
         self.lossy: dict[str, Variant] = {}
         self.quantizers: dict[str, Quantizer] = {}
+        self.legalized: set[str] = set()
         self.judged_on: Samples | None = None
 
     def run(self) -> CompileResult:
@@ -163,7 +165,7 @@ class _Compiler:
         self._note_lossy(choice.name)
         self.record.decide("choose", choice.name, choice.reason)
         self.record.chosen = choice.name
-        self.record.met_budget = choice.met_budget and _is_met(self.record.engine)
+        self.record.met_budget = choice.met_budget and is_met(self.record.engine)
         return self._finish()
 
     def _choose(self) -> Choice:
@@ -190,6 +192,9 @@ class _Compiler:
     def _measure(self, judge: Judge, name: str) -> Candidate:
         candidate = judge.measure(name, self.models[name], self._write(name, self.models[name]))
         candidate.integer_nodes = len(self.lossy[name].integer_nodes) if name in self.lossy else 0
+        candidate.legalized = name in self.legalized and inexact_output(candidate) is not None
+        if candidate.legalized and not is_lossy(name):
+            self.record.warnings.append(REWRITTEN.format(self.backend.name))
         self.record.candidates.append(candidate)
         return candidate
 
@@ -208,10 +213,11 @@ class _Compiler:
 
     def _schemes(self, model: ir.Model) -> dict[str, tuple[Pass, ...]]:
         """The passes of each quantized candidate, by its name."""
-        if self.recipe.quantize != AUTO:
+        schemes = recipe_schemes(self.recipe.quantize, model, self.capabilities)
+        if not schemes:
             passes = self._lossy_passes(self.recipe.quantize)
             return {QUANTIZED: passes} if passes else {}
-        first, *others = default_schemes(model, self.capabilities, samples=True)
+        first, *others = schemes
         self.record.decide("scheme", first.name, first.summary)
         for other in others:
             self.record.decide("scheme", other.name, f"also tried: {other.summary}")
@@ -313,8 +319,9 @@ class _Compiler:
         self.record.note_passes(optimized.records)
         self.models[OPTIMIZED] = optimized.model
         self._require_expressible(optimized.model)
+        unlegalized = ir.clone(optimized.model)
         for name, passes in ({} if split is None else self._schemes(optimized.model)).items():
-            self.quantizers[name] = Quantizer(optimized.model, passes, context)
+            self.quantizers[name] = Quantizer(unlegalized, passes, context)
             self.lossy[name] = self.quantizers[name].variant()
             if self.lossy[name].changed:
                 self.models[name] = self.lossy[name].model
@@ -323,6 +330,8 @@ class _Compiler:
 
     def _legalize(self, name: str) -> None:
         legalized = self.backend.legalize(self.models[name])
+        if not legalized.exact:
+            self.legalized.add(name)
         for change in legalized.changes:
             self.record.decide("legalize", name, change)
         self.record.warnings.extend(w for w in legalized.refusals if w not in self.record.warnings)
@@ -345,7 +354,7 @@ class _Compiler:
             backend=self.backend,
             original=original,
             metric=self.metric,
-            metric_name=_metric_name(self.job.metric),
+            metric_name=metric_name(self.job.metric),
             original_metric=1.0 if self.metric is None else self.metric(original.run),
             held_out=self.judged_on,
             calibration=None if split is None else split.calibration,
@@ -394,9 +403,9 @@ class _Compiler:
             written = self.backend.emit(model, folder, check=proven)
             if self.record.engine is not None:
                 take_along(self.scratch / self.record.chosen, folder)
-            plan = self.lossy[self.record.chosen].plan if is_lossy(self.record.chosen) else None
+            lossy = self.lossy[self.record.chosen] if is_lossy(self.record.chosen) else None
+            plan = None if lossy is None else self.quantizers[QUANTIZED].written_plan(lossy)
             if plan is not None:
-                plan["model"] = ir.digest(self.models[OPTIMIZED])
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
             self.record.outputs = [file_entry(file) for file in sorted(folder.iterdir())]
             if self.recipe.report:
@@ -405,14 +414,3 @@ class _Compiler:
         engine = self.record.engine
         path = self.output / (engine.file if engine and engine.built else written.name)
         return CompileResult(model, self.record, path, source)
-
-
-def _is_met(engine: EngineReport | None) -> bool:
-    """Whether an engine was asked for in vain, or misses a demand; without a builder none was asked of it."""
-    return engine is None or not (engine.failed or engine.unmet)
-
-
-def _metric_name(metric: str | Metric | None) -> str:
-    if metric is None:
-        return AGREEMENT
-    return metric if isinstance(metric, str) else str(getattr(metric, "__qualname__", metric))

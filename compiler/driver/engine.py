@@ -26,6 +26,11 @@ def note_engine(record: CompileRecord, name: str, report: EngineReport) -> None:
         record.warnings.append(report.unmet)
 
 
+def is_met(engine: EngineReport | None) -> bool:
+    """Returns whether demands on an engine are met: it is built and misses none, or there was no builder to ask."""
+    return engine is None or not (engine.failed or engine.unmet)
+
+
 def take_along(scratch: Path, folder: Path) -> None:
     """Moves what was built beside a candidate into the output folder; what `emit` wrote there stays."""
     for file in sorted(scratch.iterdir()):

@@ -19,7 +19,7 @@ from sardonyx.errors import PassError
 from sardonyx.measure import Agreement, Feed, Session
 from sardonyx.passes.base import Pass, PassContext
 from sardonyx.passes.quantization.plan import PointKind, QuantPlan
-from sardonyx.pipeline import PassManager, PassRecord, Status
+from sardonyx.pipeline import PassManager, PassRecord, Status, available_passes, parse_pipeline
 
 SAMPLES = 8
 """Samples on which models are compared."""
@@ -66,6 +66,27 @@ def joined_plan(records: Sequence[PassRecord]) -> dict[str, Any] | None:
     return QuantPlan.joined(plans).to_dict() if plans else None
 
 
+def written_plan(model: ir.Model, records: Sequence[PassRecord], context: PassContext) -> dict[str, Any] | None:
+    """Returns the plan of passes as a file holds it: with the passes before and behind, and what the former made.
+
+    Args:
+        model: The float model that the passes were given; it is not changed.
+        records: What they did.
+        context: Their context.
+    """
+    plan = joined_plan(records)
+    if plan is None:
+        return None
+    planning = [index for index, record in enumerate(records) if "plan" in record.details]
+    prepared, finished = (
+        ", ".join(record.spec for record in part if record.status is Status.APPLIED)
+        for part in (records[: planning[0]], records[planning[-1] + 1 :])
+    )
+    passes = parse_pipeline(prepared, available_passes())
+    done = PassManager(passes, context=context).run(ir.clone(model)).model if passes else model
+    return {**plan, "prepared": prepared, "finished": finished, "model": ir.digest(done)}
+
+
 class Quantizer:
     """Quantizes variants of one float model: the same passes, with nodes excluded.
 
@@ -85,6 +106,10 @@ class Quantizer:
         passes = [_excluding(each, exclude) for each in self._passes]
         result = PassManager(passes, context=self._context).run(ir.clone(self._model))
         return Variant(result.model, result.records)
+
+    def written_plan(self, variant: Variant) -> dict[str, Any] | None:
+        """Returns the plan of a variant as a file holds it, or None where no pass made one."""
+        return written_plan(self._model, variant.records, self._context)
 
     def pair(self, quantized: Variant) -> Pair:
         """Returns a variant beside the float model that went through all passes but those that quantized.

@@ -165,6 +165,13 @@ def _run(session: Session, feed: Feed) -> list[Any]:
         raise _FailedToRunError(error.message) from error
 
 
+def metric_name(metric: str | Metric | None) -> str:
+    """Returns what to call a metric: its name, or agreement where there is none."""
+    if metric is None:
+        return AGREEMENT
+    return metric if isinstance(metric, str) else str(getattr(metric, "__qualname__", metric))
+
+
 def relative_drop(original: float, candidate: float) -> float:
     """Returns (original - candidate) / |original|; where the original is 0, the plain difference."""
     return (original - candidate) / (abs(original) or 1.0)

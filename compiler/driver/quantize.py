@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from sardonyx import ir
 from sardonyx.backends import Backend, backend
 from sardonyx.driver.choice import QUANTIZED
-from sardonyx.driver.give_back import joined_plan
+from sardonyx.driver.give_back import written_plan
 from sardonyx.driver.output import replaced_folder, require_writable
 from sardonyx.errors import PassError, SaveError, UsageError
 from sardonyx.measure import Samples, describe_machine, load_samples, tool_versions
 from sardonyx.passes.base import Pass, PassContext, Progress, no_progress
-from sardonyx.passes.quantization.apply_plan import ApplyPlan
+from sardonyx.passes.quantization.apply_plan import ApplyPlan, read_plan
 from sardonyx.pipeline import (
     AUTO,
     CompileRecord,
@@ -26,9 +25,9 @@ from sardonyx.pipeline import (
     Status,
     available_passes,
     default_schemes,
+    fitted_scheme,
     format_pipeline,
     parse_pipeline,
-    scheme_named,
     with_selection,
 )
 from sardonyx.pipeline.record import PLAN_NAME, RECORD_NAME
@@ -133,12 +132,11 @@ class _Quantization:
         samples = self._samples(loaded.model)
         exact = parse_pipeline(self.job.recipe.optimize, available_passes())
         optimized = self._apply(exact, loaded.model, None)[0]
-        digest = ir.digest(optimized)
         lossy = self._passes(optimized)
         self.record.pipeline = format_pipeline((*exact, *lossy))
-        quantized, records = self._apply(lossy, optimized, samples)
+        quantized, records = self._apply(lossy, ir.clone(optimized), samples)
         _require_done(records)
-        plan = {**(joined_plan(records) or {}), "model": digest}
+        plan = written_plan(optimized, records, self._context(samples)) or {}
         self.record.chosen, self.record.met_budget = QUANTIZED, True
         return QuantizeResult(quantized, plan, self.record, self._write(quantized, plan))
 
@@ -150,25 +148,27 @@ class _Quantization:
                     "A plan says what is quantized: --scheme, --exclude and --include do not go with it.",
                     remedy="Edit the plan, or make another one with --plan-out.",
                 )
-            return (ApplyPlan(str(selection.plan)),)
+            plan = read_plan(selection.plan)
+            before, behind = (parse_pipeline(text, available_passes()) for text in (plan.prepared, plan.finished))
+            return (*before, ApplyPlan(str(selection.plan)), *behind)
         with_samples = self.job.data is not None
-        automatic = selection.scheme == AUTO
-        defaults = default_schemes(model, self.capabilities, samples=with_samples) if automatic else ()
-        scheme = defaults[0] if automatic else scheme_named(selection.scheme)
+        if selection.scheme == AUTO:
+            scheme = default_schemes(model, self.capabilities, samples=with_samples)[0]
+        else:
+            scheme = fitted_scheme(selection.scheme, model, self.capabilities)
         if scheme.samples and not with_samples:
             raise UsageError(
                 f"The scheme {scheme.name!r} needs samples.", remedy="Pass --data, or use --scheme dynamic."
             )
-        if automatic:
-            self.record.decide("scheme", scheme.name, scheme.summary)
+        self.record.decide("scheme", scheme.name, scheme.summary)
         passes = parse_pipeline(scheme.pipeline, available_passes())
         return with_selection(passes, selection.exclude, selection.include)
 
     def _samples(self, model: ir.Model) -> Samples | None:
         if self.job.data is None:
             return None
-        with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-            path = Path(folder) / "model.onnx"
+        with ir.TemporaryFolder() as folder:
+            path = folder / "model.onnx"
             ir.save(model, path)
             with self.target.load(path, threads=self.job.recipe.threads) as session:
                 samples = load_samples(self.job.data).named_for(session.inputs).checked(session.inputs)
@@ -178,10 +178,12 @@ class _Quantization:
     def _apply(
         self, passes: tuple[Pass, ...], model: ir.Model, samples: Samples | None
     ) -> tuple[ir.Model, tuple[PassRecord, ...]]:
-        context = PassContext(self.capabilities, samples, self.job.progress, self.job.recipe.threads)
-        done = PassManager(passes, context=context).run(model)
+        done = PassManager(passes, context=self._context(samples)).run(model)
         self.record.note_passes(done.records)
         return done.model, done.records
+
+    def _context(self, samples: Samples | None) -> PassContext:
+        return PassContext(self.capabilities, samples, self.job.progress, self.job.recipe.threads)
 
     def _write(self, model: ir.Model, plan: dict[str, Any]) -> Path | None:
         legalized = self.target.legalize(model)

@@ -1,6 +1,5 @@
 """The page of a compile: what is measured for it, within a time, and where it is written."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,8 +154,8 @@ def _times(comparison: Comparison, source: ReportSource, record: CompileRecord) 
         return None, f"Not measured: a run of both models takes {seconds:.1f} s."
     source.progress(0, None, "time the nodes")
     target = backend(record.recipe.target)
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as scratch:
-        folders = Path(scratch, "before"), Path(scratch, "after")
+    with ir.TemporaryFolder() as scratch:
+        folders = scratch / "before", scratch / "after"
         for folder in folders:
             folder.mkdir()
         first, second = (

@@ -75,6 +75,7 @@ from sardonyx.ir.scratch import ScratchFile
 from sardonyx.ir.shapes import ShapeReport, complete_shapes, ensure_shapes, infer_shapes, shapes_kept
 from sardonyx.ir.source import node_outputs
 from sardonyx.ir.symbolic import SymbolicValues
+from sardonyx.ir.temporary import TemporaryFolder
 from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
 from sardonyx.ir.verify import Violation, require_valid, verify
@@ -119,6 +120,7 @@ __all__ = [
     "ShapeReport",
     "SymbolicDim",
     "SymbolicValues",
+    "TemporaryFolder",
     "Tensor",
     "TensorProtocol",
     "TensorType",

@@ -1,17 +1,13 @@
 """A temporary file for tensors that are made while a model is edited, so that they need no memory."""
 
 import os
-import shutil
-import tempfile
-import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as oir
 
-from sardonyx.errors import SaveError
+from sardonyx.ir.temporary import TemporaryFolder, unwritable
 
 _ALIGNMENT_BYTES = 64
 _OWNER = "sardonyx.scratch"
@@ -28,12 +24,8 @@ class ScratchFile:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        try:
-            self._folder = Path(tempfile.mkdtemp(prefix="sardonyx-", dir=folder))
-        except OSError as error:
-            raise _unwritable(tempfile.gettempdir() if folder is None else os.fspath(folder), error) from error
-        self._path = self._folder / "tensors.bin"
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder = TemporaryFolder(folder)
+        self._path = self._folder.path / "tensors.bin"
 
     def add(self, name: str, array: npt.NDArray[Any], dtype: oir.DataType | None = None) -> oir.ExternalTensor:
         """Writes an array and returns the tensor that reads it.
@@ -53,7 +45,7 @@ class ScratchFile:
                 offset = file.tell()
                 file.write(tensor.tobytes())
         except OSError as error:
-            raise _unwritable(str(self._path), error) from error
+            raise unwritable(self._path, error) from error
         stored = oir.ExternalTensor(
             self._path.name,
             offset,
@@ -61,14 +53,7 @@ class ScratchFile:
             tensor.dtype,
             shape=oir.Shape(tensor.shape.numpy()),
             name=name,
-            base_dir=str(self._folder),
+            base_dir=str(self._folder.path),
         )
         stored.meta[_OWNER] = self
         return stored
-
-
-def _unwritable(path: str, error: OSError) -> SaveError:
-    return SaveError(
-        f"Temporary tensors cannot be written to {path}: {error.strerror or error}.",
-        remedy="Free some disk space there, or set TMPDIR to a folder with more.",
-    )

@@ -8,7 +8,6 @@ after the node or value they were made for. What can be traced to nothing, such 
 import json
 import os
 import re
-import tempfile
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -88,8 +87,8 @@ def profile_pair(a: ProfileInput, b: ProfileInput, *, runs: int = 20, threads: i
         DataError: If a feed does not fit.
         BackendError: If the runtime refuses or fails to run a model, or its profile cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as name:
-        first, second = (_Side(side, Path(name) / key, threads) for side, key in ((a, "a"), (b, "b")))
+    with ir.TemporaryFolder() as folder:
+        first, second = (_Side(side, folder / key, threads) for side, key in ((a, "a"), (b, "b")))
         for turn in range(_WARM_UP_RUNS + runs):
             for side in (first, second) if turn % 2 else (second, first):
                 side.run()

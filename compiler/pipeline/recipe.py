@@ -33,8 +33,8 @@ class Recipe(BaseModel):
         target: The backend's name.
         target_options: Options of that backend by name; each backend has its own.
         optimize: Pipeline text of the exact passes.
-        quantize: Pipeline text of the passes that trade accuracy for speed; `auto` for the schemes that suit the model,
-            of which the fastest that keeps the budget is taken; empty for none.
+        quantize: Name of a scheme or pipeline text of the passes that trade accuracy for speed; `auto` for the schemes
+            that suit the model, of which the fastest that keeps the budget is taken; empty for none.
         fallback: What runs in float runs as FP32, or as FP16 where the target and the ranges on the samples allow it.
         exclude: Patterns of nodes to keep in float.
         include: Patterns of the only nodes to quantize; empty for all.

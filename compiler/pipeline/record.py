@@ -67,13 +67,15 @@ class Latency(_Part):
 class Candidate(_Part):
     """One model that could have been written, and what was measured of it.
 
-    `integer_nodes` counts the products that its plan computes with integers from quantized activations.
+    `integer_nodes` counts the products that its plan computes with integers from quantized activations. `legalized`
+    says that the target takes it only rewritten, which changed its results beyond rounding: it is judged by the budget.
     """
 
     name: str
     nbytes: int
     operators: dict[str, int] = Field(default_factory=dict)
     integer_nodes: int = 0
+    legalized: bool = False
     accuracy: Accuracy | None = None
     agreement: dict[str, Any] | None = None
     outputs: list[dict[str, Any]] = Field(default_factory=list)

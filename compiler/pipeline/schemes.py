@@ -181,17 +181,41 @@ def default_schemes(model: ir.Model, capabilities: Capabilities, *, samples: boo
             f"No scheme suits {capabilities.target} {'with' if samples else 'without'} samples.",
             remedy="Name one with --scheme." if samples else "Pass --data, or name a scheme with --scheme.",
         )
+    return tuple(fitted_scheme(name, model, capabilities) for name in names)
+
+
+def fitted_scheme(name: str, model: ir.Model, capabilities: Capabilities) -> QuantizationScheme:
+    """Returns a scheme, behind FP32 instead of FP16 for a model and a target to which that makes no other difference.
+
+    Raises:
+        SpecError: If there is none of that name.
+    """
+    scheme = scheme_named(name)
     half = capabilities.floats.get(ir.DataType.FLOAT16)
-    wide = half is not None and half.wraps_others and computes_in_half(model)
-    return tuple(_widened(scheme_named(name)) if wide else scheme_named(name) for name in names)
-
-
-def _widened(scheme: QuantizationScheme) -> QuantizationScheme:
+    if half is None or not half.wraps_others or not computes_in_half(model):
+        return scheme
     return dataclasses.replace(
         scheme,
         pipeline=f"{_WIDE}, {scheme.pipeline}",
         summary=f"{scheme.summary}; FP32 instead of FP16, which the target computes in FP32 anyway",
     )
+
+
+def recipe_schemes(text: str, model: ir.Model, capabilities: Capabilities) -> tuple[QuantizationScheme, ...]:
+    """Returns the schemes that a recipe's entry `quantize` names, the first choice first; none for a pipeline text.
+
+    Raises:
+        UsageError: If it says `auto`, and the target suits none.
+    """
+    if text == AUTO:
+        return default_schemes(model, capabilities, samples=True)
+    return (fitted_scheme(text, model, capabilities),) if text in available_schemes() else ()
+
+
+def pipeline_text(text: str) -> str:
+    """Returns the pipeline of a scheme's name, and any other text as it is."""
+    schemes = available_schemes()
+    return schemes[text].pipeline if text in schemes else text
 
 
 def with_half_precision(pipeline: str, capabilities: Capabilities) -> str:

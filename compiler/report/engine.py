@@ -1,7 +1,7 @@
 """The section on an engine that was built of the written model, or why there is none."""
 
 from sardonyx.backends import EngineReport
-from sardonyx.report.content import Block, Code, Column, Facts, Notes, Section, Table, names, numbers
+from sardonyx.report.content import Block, Cell, Code, Column, Facts, Notes, Section, Table, names, numbers
 
 
 def engine_section(engine: EngineReport | None) -> Section:
@@ -25,8 +25,34 @@ def engine_section(engine: EngineReport | None) -> Section:
         columns = (names("node"), names("operator"), Column("runs in"), Column("why"))
         misses = [(miss.node, miss.op_type, miss.precision, miss.reason) for miss in engine.proof.misses]
         blocks.append(Table(columns, misses, "Meant to run as integers, and do not"))
+    blocks += _layers(engine)
     blocks += [Code(command, f"Build it elsewhere: {where}") for where, command in engine.commands.items()]
     return Section("Engine", tuple(blocks), "" if engine.built else "No engine was built.")
+
+
+def _layers(engine: EngineReport) -> list[Block]:
+    """Each layer, with the nodes that it computes, and where that is known from."""
+    if not engine.layers:
+        return []
+    columns = (
+        numbers("#"), names("layer"), Column("type"), Column("runs in"), Column("reads"), Column("writes"),
+        names("kernel"), names("nodes"),
+    )  # fmt: skip
+    rows: list[tuple[Cell, ...]] = [
+        (
+            position,
+            layer.name,
+            layer.kind,
+            layer.precision,
+            "; ".join(layer.inputs),
+            "; ".join(layer.outputs),
+            layer.tactic,
+            ", ".join(layer.nodes),
+        )
+        for position, layer in enumerate(engine.layers, start=1)
+    ]
+    table = Table(columns, rows, "Layers of the engine in order of execution").trimmed()
+    return [table, Notes((engine.layers_source,))]
 
 
 def _facts(engine: EngineReport) -> Facts:

@@ -13,6 +13,7 @@ from sardonyx.passes.quantization.insert import InsertQdq
 from sardonyx.passes.quantization.methods.bias import repeat_shifts
 from sardonyx.passes.quantization.methods.chosen_integers import repeat_integers
 from sardonyx.passes.quantization.methods.move_scales import repeat_moves
+from sardonyx.passes.quantization.methods.outliers import repeat_splits
 from sardonyx.passes.quantization.plan import QuantPlan
 from sardonyx.passes.quantization.scopes import name_inner_values, restore_names
 
@@ -37,8 +38,8 @@ class ApplyPlan(Pass):
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Reads the plan, checks that it fits the model, and writes the nodes.
 
-        Scales that were moved, biases that were corrected and integers that were chosen when the plan was made are so
-        again.
+        Scales that were moved, products that were split, biases that were corrected and integers that were chosen for
+        the plan are so again.
 
         Raises:
             PassError: If the context has no target.
@@ -51,13 +52,15 @@ class ApplyPlan(Pass):
             raise PassError("A plan is applied for a target's table.", remedy="Name one with --target.")
         ir.ensure_shapes(model)
         moved = repeat_moves(model, plan)
+        split = repeat_splits(model, plan, context.capabilities)
         former = name_inner_values(model)
         repeat_shifts(model, plan, context.capabilities)
         plan = checked_plan(plan, model, context.capabilities)
         repeat_integers(model, plan, context.capabilities)
         static = InsertQdq(plan).apply(model, context)
         dynamic = InsertDynamic(plan).apply(model, context)
-        modified = static.modified or dynamic.modified or bool(moved or plan.bias_shifts or plan.chosen_integers)
+        modified = static.modified or dynamic.modified
+        modified |= bool(moved or split or plan.bias_shifts or plan.chosen_integers)
         if not modified:
             restore_names(former)
         return PassResult(

@@ -124,8 +124,12 @@ class QuantPlan:
         float_nodes: Reason by name of each node that the target could run as integers and that stays in float.
         calibration: How ranges were observed, for the record.
         model: Digest of the float model that the plan was made from; empty where it was not written to a file.
+        prepared: Pipeline text of the passes that changed that model before anything else here was decided.
+        finished: Pipeline text of the passes that changed it once everything here was.
         moved_scales: How often the channels of a value are halved, and the weights behind it doubled, before anything
             is quantized: one number a channel, by value, by the pass that chose them.
+        outliers: Indices of the channels of a value that are given products of their own, ascending, by value, once
+            scales are moved.
         bias_shifts: What is added to the outputs of a node, one number a channel, by node: what its rounded weights
             lose on average. Of each node that gets a bias of its own for it.
         chosen_integers: How far the integers of a weight are from the nearest ones, by its name, as
@@ -138,7 +142,10 @@ class QuantPlan:
     float_nodes: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    prepared: str = ""
+    finished: str = ""
     moved_scales: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    outliers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bias_shifts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     chosen_integers: Mapping[str, str] = field(default_factory=dict)
 
@@ -148,7 +155,10 @@ class QuantPlan:
             "version": PLAN_VERSION,
             "target": self.target,
             "model": self.model,
+            "prepared": self.prepared,
+            "finished": self.finished,
             "moved_scales": {name: _lists(moved) for name, moved in self.moved_scales.items()},
+            "outliers": _lists(self.outliers),
             "bias_shifts": _lists(self.bias_shifts),
             "points": [{k: v for k, v in asdict(p).items() if v not in (None, "")} for p in self.points],
             "compute_nodes": list(self.compute_nodes),
@@ -178,10 +188,13 @@ class QuantPlan:
             float_nodes=dict(data.get("float_nodes", {})),
             calibration=dict(data.get("calibration", {})),
             model=str(data.get("model", "")),
+            prepared=str(data.get("prepared", "")),
+            finished=str(data.get("finished", "")),
             moved_scales={
                 name: _tuples(f"moved_scales of {name!r}", moved, _WHOLE_NUMBERS)
                 for name, moved in _object("moved_scales", data.get("moved_scales", {})).items()
             },
+            outliers=_tuples("outliers", data.get("outliers", {}), _WHOLE_NUMBERS),
             bias_shifts=_tuples("bias_shifts", data.get("bias_shifts", {}), _NUMBERS),
             chosen_integers=_texts("chosen_integers", data.get("chosen_integers", {})),
         )
@@ -200,6 +213,7 @@ class QuantPlan:
             float_nodes={n: why for plan in reversed(plans) for n, why in plan.float_nodes.items() if n not in compute},
             calibration={key: value for plan in reversed(plans) for key, value in plan.calibration.items()},
             moved_scales={name: moved for plan in plans for name, moved in plan.moved_scales.items()},
+            outliers={value: split for plan in plans for value, split in plan.outliers.items()},
             bias_shifts={node: shift for plan in plans for node, shift in plan.bias_shifts.items()},
             chosen_integers={weight: text for plan in plans for weight, text in plan.chosen_integers.items()},
         )

@@ -14,6 +14,8 @@ from sardonyx.pipeline import CompileRecord, available_schemes
 from sardonyx.pipeline.schemes import DEFAULTS, default_schemes, model_kind
 from tests import models_for_tests as build
 from tests.cli import test_verbs
+from tests.passes.precision.test_widen_float import halved
+from tests.passes.quantization.methods.test_outliers import outlying
 from tests.passes.quantization.test_dynamic import lstm, matmul
 
 Run = Callable[[str], tuple[int, str, str]]
@@ -191,3 +193,101 @@ def test_a_plan_of_moved_scales_is_applied_again(folder: Path, run: Run) -> None
     assert run(f"quantize {DIGITS} --data {samples} --plan-out plan.json -o one")[0] == 0
     assert run(f"quantize {DIGITS} --plan plan.json -o other")[0] == 0
     assert (folder / "one" / "model.onnx").read_bytes() == (folder / "other" / "model.onnx").read_bytes()
+
+
+@pytest.fixture
+def half(folder: Path) -> None:
+    """An FP16 model and samples for it."""
+    (folder / "half.onnx").write_bytes(halved(build.cnn()).SerializeToString())
+    (folder / "half_samples.py").write_text(
+        "from tests.passes.precision.test_widen_float import half_images\ndef feeds(): return half_images(12)\n"
+    )
+
+
+@pytest.mark.usefixtures("half")
+@pytest.mark.parametrize("scheme", ["auto", "static", "static-s8s8"])
+def test_fp16_models_become_fp32_before_any_scheme(folder: Path, run: Run, scheme: str) -> None:
+    assert run(f"quantize half.onnx --data half_samples:feeds --scheme {scheme} -o out")[0] == 0
+    plan = json.loads((folder / "out" / "plan.json").read_text())
+    assert plan["prepared"].startswith("widen-float")
+    assert len(plan["compute_nodes"]) == 3
+    record = CompileRecord.read(folder / "out" / "record.json")
+    (decision,) = [each for each in record.decisions if each.stage == "scheme"]
+    assert decision.reason.endswith("FP32 instead of FP16, which the target computes in FP32 anyway")
+    assert run("quantize half.onnx --plan out/plan.json -o again")[0] == 0
+    assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()
+
+
+@pytest.mark.usefixtures("half")
+def test_compile_widens_before_a_scheme_that_is_named(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_verbs.decree(monkeypatch, quantized=2.0)
+    command = "compile half.onnx --data half_samples:feeds --max-drop 20% -o out --scheme static-s8s8"
+    assert run(command)[0] == 0
+    record = CompileRecord.read(folder / "out" / "record.json")
+    assert (record.recipe.quantize, record.chosen) == ("static-s8s8", "quantized")
+    assert "widen-float" in record.pipeline
+    assert run("quantize half.onnx --plan out/plan.json -o again")[0] == 0
+    assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()
+
+
+@pytest.fixture
+def outliers(folder: Path) -> Path:
+    """A model with outlier channels, samples for it, and the plan of a compile that split them off."""
+    (folder / "wide.onnx").write_bytes(outlying(users=2).SerializeToString())
+    (folder / "wide_samples.py").write_text(
+        "from tests.passes.quantization.methods import test_outliers\ndef feeds(): return test_outliers.feeds(3, 5)\n"
+    )
+    (folder / "split.yaml").write_text("quantize: split-outliers, quantize-static\nmax_drop: 0.5\n")
+    return folder / "out" / "plan.json"
+
+
+def test_a_plan_of_outliers_is_applied_again(
+    folder: Path, run: Run, outliers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_verbs.decree(monkeypatch, quantized=2.0)
+    assert run("compile wide.onnx --data wide_samples:feeds --recipe split.yaml -o out")[0] == 0
+    plan = json.loads(outliers.read_text())
+    assert list(plan["outliers"].values()) == [[7, 42]]
+    assert len(plan["compute_nodes"]) == 4
+    assert run("quantize wide.onnx --plan out/plan.json -o again")[0] == 0
+    assert (folder / "again" / "model.onnx").read_bytes() == (folder / "out" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ({"b": [1]}, "unusable at 'b': the model has no value of that name whose products can be split"),
+        ({"a": []}, "unusable at 'a': the channels are none, or not ascending"),
+        ({"a": [42, 7]}, "unusable at 'a': the channels are none, or not ascending"),
+        ({"a": [100]}, "unusable at 'a': [100] are not some of 100 channels"),
+        ({"a": [-1, 7]}, "unusable at 'a': [-1, 7] are not some of 100 channels"),
+        ({"a": ["7"]}, "outliers have a=['7'], which is not a list of whole numbers"),
+        ([7], "outliers are not an object of names"),
+    ],
+)
+def test_outliers_that_cannot_be_split_off_are_refused(
+    folder: Path, run: Run, outliers: Path, split: object, message: str
+) -> None:
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps({"version": 1, "target": "onnxruntime", "points": [], "outliers": split}))
+    code, _, err = run("quantize wide.onnx --plan plan.json -o out")
+    assert code == 2
+    assert message in err
+    assert not outliers.exists()
+
+
+def test_what_follows_a_plan_is_done_again(folder: Path, run: Run) -> None:
+    quantize = f"quantize model.onnx --target tensorrt {DATA}"
+    assert run(f"{quantize} --scheme static-fp16 -o out")[0] == 0
+    assert json.loads((folder / "out" / "plan.json").read_text())["finished"] == "convert-float"
+    assert run(f"{quantize} --plan out/plan.json -o again")[0] == 0
+    for name in ("model.trt.onnx", "plan.json"):
+        assert (folder / "again" / name).read_bytes() == (folder / "out" / name).read_bytes()
+
+
+@pytest.mark.parametrize("entry", ["prepared", "finished"])
+def test_a_plan_that_names_no_passes_is_refused(folder: Path, run: Run, entry: str) -> None:
+    (folder / "plan.json").write_text(json.dumps({"version": 1, "target": "", "points": [], entry: "no-such-pass"}))
+    code, _, err = run("quantize model.onnx --plan plan.json -o out")
+    assert code == 2
+    assert "no-such-pass" in err

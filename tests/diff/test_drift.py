@@ -63,8 +63,8 @@ def with_wrong_scale(changed: ir.Model, factor: float) -> ir.Value:
     return scale
 
 
-def place_of(found: Drift, before: str, kind: str = "value") -> Place:
-    return next(p for p in found.places if p.before == before and p.kind == kind)
+def place_of(found: Drift, before: str, kind: str = "value", noise: str = "") -> Place:
+    return next(p for p in found.places if p.before == before and p.kind == kind and p.noise.startswith(noise))
 
 
 def test_a_model_is_equal_to_itself_at_every_value() -> None:

@@ -178,6 +178,25 @@ def test_nodes_of_branches_are_matched_although_the_if_has_another_name() -> Non
     ]
 
 
+def test_what_a_branch_hands_through_stays_where_its_maker_is_gone() -> None:
+    def choice(of: str) -> ir.Model:
+        def branch(label: str, op_type: str, operand: str) -> object:
+            node = helper.make_node(op_type, [operand], [label], name=op_type.lower())
+            out = helper.make_tensor_value_info(label, TensorProto.FLOAT, None)
+            return helper.make_graph([node], f"{label}_branch", [], [out])
+
+        nodes = [
+            helper.make_node("Exp", ["x"], ["h"], name="exp"),
+            helper.make_node("Cast", ["s"], ["c"], name="cast", to=TensorProto.BOOL),
+            helper.make_node(
+                "If", ["c"], ["y"], then_branch=branch("i", "Identity", of), else_branch=branch("n", "Neg", "x")
+            ),
+        ]
+        return build.model(nodes[of == "x" :], {"x": ["N"], "s": []}, {"y": ["N"]})
+
+    assert changed(match(choice("h"), renamed(choice("x"))[0])) == [("removed", ["Exp"], [])]
+
+
 def test_an_if_that_stands_for_an_inner_one_says_nothing_of_the_outer_condition() -> None:
     def branch(label: str, node: object) -> object:
         return helper.make_graph([node], label, [], [helper.make_tensor_value_info(label, TensorProto.FLOAT, None)])
@@ -284,3 +303,36 @@ def test_only_dequantizing_restores_a_weight() -> None:
     assert product is not None
     assert restored_constant(product) is None
     assert {group.how for group in match(*models).groups} == {"same"}
+
+
+def attention(*, scaled: bool, seed: int = 0) -> ir.Model:
+    """Scaled products and what they are used for; the scaling stays where nothing reads it."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"], name="first"),
+        helper.make_node("Transpose", ["h"], ["t"], name="transpose", perm=[1, 0]),
+        helper.make_node("MatMul", ["h", "t"], ["s"], name="products"),
+        helper.make_node("Div", ["s", "root"], ["d"], name="scaling"),
+        helper.make_node("Softmax", ["d" if scaled else "s"], ["p"], name="softmax"),
+        helper.make_node("MatMul", ["p", "b"], ["y"], name="last"),
+    ]
+    constants = {"a": build.weights(8, 8, seed=seed), "b": build.weights(8, 8, seed=seed + 1)}
+    return build.model(nodes, {"x": [8, 8]}, {"y": [8, 8]}, {**constants, "root": np.float32(3)})
+
+
+def test_a_node_that_reads_the_wrong_value_does_not_make_it_the_right_one() -> None:
+    after, names = renamed(attention(scaled=False, seed=7))
+    found = match(attention(scaled=True), after).values
+    assert {old: new for old, new in found.items() if old in "sdp"} == {old: names[old] for old in "sdp"}
+
+
+def test_of_values_computed_alike_the_one_used_alike_is_meant() -> None:
+    def difference(of: str) -> ir.Model:
+        nodes = [
+            helper.make_node("Relu", [of], ["r"], name="left"),
+            helper.make_node("Relu", ["b"], ["q"], name="right"),
+            helper.make_node("Sub", ["r", "q"], ["y"], name="sub"),
+        ]
+        return build.model(nodes, {"a": [4], "b": [4]}, {"y": [4]})
+
+    after, names = renamed(difference("b"))
+    assert match(difference("a"), after).values["q"] == names["q"]

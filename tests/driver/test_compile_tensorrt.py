@@ -1,21 +1,26 @@
 """The compile for TensorRT: legalized candidates, judged on the CPU, chosen without timing, built and proven."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from onnx import helper
+from onnxruntime import quantization
 
 import sardonyx
 from sardonyx.backends.tensorrt import backend as tensorrt
 from sardonyx.backends.tensorrt.artefacts import COMMANDS_NAME, MODEL_NAME
 from sardonyx.backends.tensorrt.settings import AHEAD_OF_TIME
 from sardonyx.driver import CompileResult
+from sardonyx.driver.choice import REWRITTEN
 from sardonyx.errors import BackendError, SaveError, UsageError
 from sardonyx.models import digits
 from sardonyx.pipeline import CompileRecord, Recipe
 from tests import models_for_tests as build
 from tests.backends.tensorrt.graphs import convolutions
+from tests.backends.tensorrt.information import ELEVEN
+from tests.backends.tensorrt.test_foreign import Reader
 
 pytest.importorskip(AHEAD_OF_TIME, reason="the ahead-of-time builder has no wheels for this system")
 
@@ -73,10 +78,12 @@ def test_shapes_are_those_of_the_samples_unless_given() -> None:
     engine = cnn(quantize="").record.engine
     assert engine is not None
     assert engine.shapes == ("image=1x3x16x16:1x3x16x16:1x3x16x16",)
+    assert engine.warnings[-1].startswith("The engine takes image as 1x3x16x16 only, which the model leaves open")
     given = "image=1x3x16x16:2x3x16x16:8x3x16x16"
     engine = cnn(quantize="", target_options={"shapes": [given]}).record.engine
     assert engine is not None
     assert engine.shapes == (given,)
+    assert not any("only, which the model leaves open" in warning for warning in engine.warnings)
 
 
 def test_dynamic_shapes_without_samples_are_asked_for_at_once() -> None:
@@ -123,6 +130,26 @@ def test_what_the_builder_refuses_is_not_chosen(tmp_path: Path, monkeypatch: pyt
     assert result.record.engine is not None
     assert result.record.engine.proof is None
     assert (tmp_path / "out" / "model.tensorrt_rtx-0.fake.engine").is_file()
+
+
+def test_a_compile_shows_what_the_inspector_of_its_engine_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "told").write_text(ELEVEN)
+    monkeypatch.setenv("PYTHONPATH", str(FAKE))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("FAKE_INSPECTOR", str(tmp_path / "told"))
+    record = cnn(tmp_path / "out", quantize="").record
+    assert record.engine is not None
+    told = f"{record.engine.file}.layers.json"
+    assert (tmp_path / "out" / told).read_text() == ELEVEN
+    assert told in {entry.path for entry in record.outputs}
+    assert "sm86_xmma_fprop_i8" in (tmp_path / "out" / "report.html").read_text()
+    assert record.engine.proof is not None  # the fake builder logs no layers: these are the inspector's
+    assert record.engine.proof.layers == {"correlation Int8": 1}
+    assert tensorrt.NO_TABLE not in record.warnings
+    again = cnn(tmp_path / "out", quantize="").record
+    assert again.engine is not None, "what an inspector told is ours to replace"
 
 
 def test_what_the_target_cannot_express_is_refused_with_the_node() -> None:
@@ -177,3 +204,43 @@ def test_shipped_models_become_int8_engines(name: str, samples: object) -> None:
     assert (engine.proof.planned > 5, engine.proof.share, engine.proof.misses) == (True, 1.0, ())
     assert chosen.accuracy.drop <= 0.01
     assert engine.nbytes > engine.weights_bytes > 0
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Models that ONNX Runtime quantized: symmetric ones TensorRT takes, by default they have zero points."""
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "float.onnx").write_bytes(build.cnn().SerializeToString())
+
+    def quantized(symmetric: bool) -> Path:
+        path = folder / f"symmetric-{symmetric}.onnx"
+        options = {"ActivationSymmetric": symmetric}
+        quantization.quantize_static(folder / "float.onnx", path, Reader(), extra_options=options)
+        return path
+
+    return quantized
+
+
+def test_a_quantized_model_that_is_taken_as_it_is_stays_exact(foreign: Callable[[bool], Path]) -> None:
+    record = compiled(foreign(True), data=build.images(12), max_drop=0.0).record
+    assert (record.chosen, record.met_budget) == ("optimized", True)
+    assert REWRITTEN.format("tensorrt") not in record.warnings
+
+
+def test_a_quantized_model_that_is_rewritten_is_judged_by_the_budget(foreign: Callable[[bool], Path]) -> None:
+    record = compiled(foreign(False), data=build.images(12), max_drop=0.2).record
+    assert (record.chosen, record.met_budget) == ("optimized", True)
+    assert REWRITTEN.format("tensorrt") in record.warnings
+    optimized = record.candidate("optimized")
+    assert optimized is not None
+    assert optimized.legalized
+    assert optimized.accuracy is not None
+    assert 0 < optimized.accuracy.drop < 0.2
+
+
+def test_one_that_loses_too_much_when_it_is_rewritten_is_no_success(foreign: Callable[[bool], Path]) -> None:
+    record = compiled(foreign(False), data=build.images(12), max_drop=0.0).record
+    assert (record.chosen, record.met_budget) == ("original", False)
+    (choice,) = [d for d in record.decisions if d.stage == "choose"]
+    assert "more than the budget of 0.00%" in choice.reason
+    assert "exact passes" not in choice.reason

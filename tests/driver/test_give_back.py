@@ -144,7 +144,7 @@ def test_a_fast_model_is_repaired_though_a_slower_one_keeps_the_budget(
     static = available_schemes()["static"]
     plain = dataclasses.replace(static, name="plain", pipeline=PLAIN.quantize)
     equalized = dataclasses.replace(static, name="equalized")
-    monkeypatch.setattr("sardonyx.driver.compile.default_schemes", lambda *_, **__: (plain, equalized))
+    monkeypatch.setattr("sardonyx.driver.compile.recipe_schemes", lambda *_, **__: (plain, equalized))
     decree(monkeypatch, speeds={"mixed": mixed, "quantized-equalized": 1.5, "quantized": 2.0})
     recipe = PLAIN.model_copy(update={"quantize": "auto"})
     record = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=recipe).record

@@ -249,4 +249,4 @@ def write_float(editor: Editor) -> None:
             if problem:
                 editor.keep(node, problem)
             else:
-                editor.report(node, f"{node.op_type} was dynamic quantization: {told}")
+                editor.report(node, f"{node.op_type} was dynamic quantization: {told}", exact=False)

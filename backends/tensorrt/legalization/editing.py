@@ -37,11 +37,13 @@ class Editor:
         model: The model, edited in place.
         changes: Names of nodes by the sentence that tells what became of them.
         kept: Names of nodes by the sentence that tells why nothing did.
+        exact: Whether every change was exact, but for the rounding of floats.
     """
 
     model: ir.Model
     changes: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
+    exact: bool = True
 
     def __post_init__(self) -> None:
         self.names = ir.NameAuthority(self.model)
@@ -51,8 +53,15 @@ class Editor:
         """Version of the standard operators."""
         return self.model.opset_imports.get("", 0)
 
-    def report(self, node: ir.Node | str, what: str) -> None:
-        """Notes what became of a node; equal sentences are told once, with all names."""
+    def report(self, node: ir.Node | str, what: str, *, exact: bool = True) -> None:
+        """Notes what became of a node; equal sentences are told once, with all names.
+
+        Args:
+            node: The node, or names to tell.
+            what: What became of it.
+            exact: Whether it computes the same as before, but for the rounding of floats.
+        """
+        self.exact = self.exact and exact
         self.changes.setdefault(what, []).append(node if isinstance(node, str) else node.name or node.op_type)
 
     def keep(self, node: ir.Node, why: str) -> None:

@@ -135,4 +135,4 @@ def legalize(
         if finding.severity.is_fatal:
             why = kept.get(finding.node)
             refusals.append(f"{finding}" + (f" It was not rewritten: {why}." if why else ""))
-    return LegalizeResult(editor.sentences(), tuple(refusals))
+    return LegalizeResult(editor.sentences(), tuple(refusals), editor.exact)

@@ -172,7 +172,8 @@ def _leave_in_float(editor: Editor, seen: Quantizer) -> None:
     for reader in readers:
         editor.replace(reader.output, clamped)
     ir.remove_unused([reader.node for reader in readers])
-    editor.report(seen.node, f"{dtype} pairs were removed: what they round runs in float, with their saturation kept")
+    told = f"{dtype} pairs were removed: what they round runs in float, with their saturation kept"
+    editor.report(seen.node, told, exact=False)
 
 
 def _make_symmetric(editor: Editor, seen: Quantizer) -> None:
@@ -235,6 +236,7 @@ def _widen(editor: Editor, seen: Quantizer, nodes: list[ir.Node]) -> None:
         seen.node,
         f"{old} and range [{low:.4g}, {high:.4g}] became INT8 with zero point 0 and range "
         f"[{new[0]:.4g}, {new[1]:.4g}]: steps are {steps:.3g} times as wide",
+        exact=False,
     )
 
 

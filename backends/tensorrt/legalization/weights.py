@@ -117,7 +117,8 @@ def _requantize(editor: Editor, seen: Quantizer, axis: int | None, why: str) -> 
         editor.keep(seen.node, f"{why}, and INT8 along axis {axis} would keep it at {decibels:.0f} dB only")
         return False
     _store(editor, seen, integers, scale.ravel().astype(seen.constants[0].dtype), axis or 0)
-    editor.report(seen.node, f"its constant was quantized again because {why}; signal to error: {decibels:.0f} dB")
+    told = f"its constant was quantized again because {why}; signal to error: {decibels:.0f} dB"
+    editor.report(seen.node, told, exact=False)
     return True
 
 
@@ -148,7 +149,8 @@ def float_transposed_convolutions(editor: Editor) -> None:
                 continue
             changed = [_float_input(editor, node, index) for index in (0, 1)]
             if any(changed):
-                editor.report(node, "its Q/DQ pairs were removed, because TensorRT computes ConvTranspose in float")
+                told = "its Q/DQ pairs were removed, because TensorRT computes ConvTranspose in float"
+                editor.report(node, told, exact=False)
 
 
 def _float_input(editor: Editor, node: ir.Node, index: int) -> bool:

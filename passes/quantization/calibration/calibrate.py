@@ -4,7 +4,6 @@ Memory does not depend on the number of samples: the values of at most two sampl
 at a time, and each observer keeps a fixed amount of state. Samples may differ in shape from one another.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +146,10 @@ class _Run:
         bank, done = self._state.load(new) if self._state is not None else (new, Coverage())
         inputs = {value.name for value in self._model.graph.inputs}
         tapped = tuple(name for name in values if name not in inputs)
-        with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
+        with ir.TemporaryFolder() as folder:
             progress = _Progress(bank, done, self._state, self._options.every)
             observe = self._alone if self._options.workers == 1 else self._split
-            observe(tapped_model(self._model, tapped), tapped, progress, Path(folder))
+            observe(tapped_model(self._model, tapped), tapped, progress, folder)
         progress.save()
         return bank, len(progress.done)
 

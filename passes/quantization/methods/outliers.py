@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from sardonyx import ir
 from sardonyx.capabilities import Capabilities, Role
-from sardonyx.errors import PassError
+from sardonyx.errors import PassError, SpecError
 from sardonyx.passes.base import Pass, PassContext, PassResult, Refusal
 from sardonyx.passes.provenance import mark, rules
 from sardonyx.passes.quantization.methods.channels import ChannelStats, observe_channels
 from sardonyx.passes.quantization.methods.layers import Layer, linear_layers
+from sardonyx.passes.quantization.plan import QuantPlan
 
 _ON_INTEGERS = frozenset({Role.COMPUTE, Role.FOLLOWER, Role.TRANSPARENT, Role.ACTIVATION})
 
@@ -54,10 +55,7 @@ class SplitOutliers(Pass):
             raise PassError("Splitting outliers needs a target's table.", remedy="Name one with --target.")
         if context.samples is None:
             raise PassError("Splitting outliers needs samples to observe.", remedy="Pass --data, or data=samples.")
-        taken: dict[ir.Value, list[Layer]] = {}
-        for layer in linear_layers(model.graph):
-            if layer.channel_axis == -1 and int(self.most * layer.channels) and not _was_split(layer.activation):
-                taken.setdefault(layer.activation, []).append(layer)
+        taken = {v: layers for v, layers in _products(model).items() if int(self.most * layers[0].channels)}
         refusals: list[Refusal] = []
         usable = {}
         for value, layers in taken.items():
@@ -69,15 +67,18 @@ class SplitOutliers(Pass):
         if not usable:
             return PassResult(model, modified=False, refusals=tuple(refusals))
         stats = observe_channels(model, {value.name or "": -1 for value in usable}, context)
-        splitter, split = _Splitter(model), 0
+        splitter, chosen = _Splitter(model), {}
         for value, layers in usable.items():
             found = self._outliers(value, stats[value.name or ""], layers)
             if isinstance(found, str):
                 refusals.append(Refusal(self.name, found, (value.name or "",)))
             else:
                 splitter.split(value, layers, found)
-                split += len(layers)
-        return PassResult(model, bool(split), {"split": split} if split else {}, tuple(refusals))
+                chosen[value.name or ""] = tuple(found.tolist())
+        if not chosen:
+            return PassResult(model, modified=False, refusals=tuple(refusals))
+        plan = QuantPlan(context.capabilities.target, (), outliers=chosen).to_dict()
+        return PassResult(model, True, {"split": splitter.products}, tuple(refusals), details={"plan": plan})
 
     def _outliers(self, value: ir.Value, stats: ChannelStats, layers: Sequence[Layer]) -> npt.NDArray[np.int64] | str:
         """Indices of the channels to split off, ascending; or why there are none."""
@@ -118,10 +119,59 @@ def _why_not(value: ir.Value, layers: Sequence[Layer], capabilities: Capabilitie
     return None
 
 
+def repeat_splits(model: ir.Model, plan: QuantPlan, capabilities: Capabilities) -> int:
+    """Splits the products of a plan again.
+
+    Args:
+        model: The float model that the plan was made from, its scales moved; changed in place.
+        plan: The plan, perhaps edited.
+        capabilities: The target's table.
+
+    Returns:
+        How many products were split.
+
+    Raises:
+        SpecError: If the model has no such value, or its products cannot be split so.
+    """
+    taken = {value.name or "": (value, layers) for value, layers in _products(model).items()}
+    splitter = _Splitter(model)
+    for name, channels in plan.outliers.items():
+        value, layers = taken.get(name, (None, []))
+        problem = "the model has no value of that name whose products can be split"
+        if value is not None:
+            problem = _why_not(value, layers, capabilities) or _unusable(channels, layers[0].channels) or ""
+        if value is None or problem:
+            raise SpecError(
+                f"The plan's outliers are unusable at {name!r}: {problem}.",
+                remedy="Mend or remove them, or make the plan anew with --plan-out.",
+            )
+        splitter.split(value, layers, np.asarray(channels, np.int64))
+    return splitter.products
+
+
+def _unusable(channels: Sequence[int], number: int) -> str | None:
+    """Why channels of a value that has so many cannot be split off, or None."""
+    if not channels or list(channels) != sorted(set(channels)):
+        return "the channels are none, or not ascending"
+    if channels[0] < 0 or channels[-1] >= number or len(channels) == number:
+        return f"{list(channels)} are not some of {number} channels"
+    return None
+
+
+def _products(model: ir.Model) -> dict[ir.Value, list[Layer]]:
+    """The products of the main graph that may be split, by their activation."""
+    taken: dict[ir.Value, list[Layer]] = {}
+    for layer in linear_layers(model.graph):
+        if layer.channel_axis == -1 and not _was_split(layer.activation):
+            taken.setdefault(layer.activation, []).append(layer)
+    return taken
+
+
 class _Splitter:
     def __init__(self, model: ir.Model) -> None:
         self._graph = model.graph
         self._names = ir.NameAuthority(model)
+        self.products = 0
 
     def split(self, value: ir.Value, layers: Sequence[Layer], outliers: npt.NDArray[np.int64]) -> None:
         """Splits all products of a value."""
@@ -144,6 +194,7 @@ class _Splitter:
         operands: tuple[ir.Value, ir.Value],
         channels: tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]],
     ) -> None:
+        self.products += 1
         node, weight = layer.node, layer.weight
         array, axis = layer.tensor.numpy(), layer.input_axis
         ordinary = np.expand_dims(channels[0], 1 - axis)

@@ -11,11 +11,9 @@ session of it, and one of the float model, serve all layers, and only sums are k
 both models a layer.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -155,8 +153,8 @@ class _Simulation:
         Shifts have shape (outputs,).
         """
         options = SessionOptions(threads=context.threads, arena=False)
-        with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-            paths = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
+        with ir.TemporaryFolder() as folder:
+            paths = folder / "float.onnx", folder / "quantized.onnx"
             ir.save(self.original, paths[0])
             ir.save(self.model, paths[1])
             with Session(paths[0], options=options) as original, Session(paths[1], options=options) as quantized:

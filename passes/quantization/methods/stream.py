@@ -1,9 +1,7 @@
 """Looking at inner values of the float model, one sample at a time."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,8 +44,8 @@ def stream(model: ir.Model, values: Sequence[str], look: Look, context: PassCont
     tapped = [name for name in dict.fromkeys(values) if name not in inputs]
     total = context.samples.len_hint if limit is None else limit
     done = 0
-    with tempfile.TemporaryDirectory(prefix="sardonyx-") as folder:
-        path = Path(folder) / "tapped.onnx"
+    with ir.TemporaryFolder() as folder:
+        path = folder / "tapped.onnx"
         tap = tapped_model(model, tapped)
         ir.save(tap, path, external_data=True)  # weights inside the file would be in memory twice
         weights = sum(value.const_value.nbytes for value in tap.graph.initializers.values() if value.const_value)

@@ -10,7 +10,9 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 COMPUTE_CAPABILITY = (75, 76)
-CLOCK_KHZ = 13
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+CLOCK_SM = 1
+"""NVML_CLOCK_SM."""
 
 
 class NoGpuError(Exception):
@@ -41,9 +43,21 @@ class Gpu:
         return ".".join(str(self._attribute(each)) for each in COMPUTE_CAPABILITY)
 
     @property
-    def clock_mhz(self) -> float:
-        """The peak clock of the device."""
-        return self._attribute(CLOCK_KHZ) / 1e3
+    def clock_mhz(self) -> int:
+        """The clock of its multiprocessors now, as NVML tells it: idle devices are slow ones."""
+        bus = ctypes.create_string_buffer(32)
+        self._call("cuDeviceGetPCIBusId", bus, len(bus), self._device)
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        device, clock = ctypes.c_void_p(), ctypes.c_uint()
+        for name, arguments in (
+            ("nvmlInit_v2", ()),
+            ("nvmlDeviceGetHandleByPciBusId_v2", (bus, ctypes.byref(device))),
+            ("nvmlDeviceGetClockInfo", (device, CLOCK_SM, ctypes.byref(clock))),
+            ("nvmlShutdown", ()),
+        ):
+            if (code := getattr(nvml, name)(*arguments)) != 0:
+                raise RuntimeError(f"{name} returned {code}")
+        return clock.value
 
     def _attribute(self, which: int) -> int:
         value = ctypes.c_int()
@@ -59,12 +73,14 @@ class Gpu:
         self, trt: ModuleType, plan: bytes, feed: Mapping[str, Array], runs: int
     ) -> tuple[list[Array], list[float]]:
         """Deserializes an engine and runs it; returns its outputs and the milliseconds of each run."""
-        engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
+        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        engine = runtime.deserialize_cuda_engine(plan)
         assert engine is not None, "the engine does not load on this GPU"
         context = engine.create_execution_context()
+        assert context is not None, "the GPU has no memory for the engine"
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         for name, array in feed.items():
-            context.set_input_shape(name, array.shape)
+            assert context.set_input_shape(name, array.shape), f"the engine does not take {array.shape} at {name}"
         arrays = {
             name: np.ascontiguousarray(feed[name])
             if name in feed
@@ -75,14 +91,11 @@ class Gpu:
         for name, address in memory.items():
             context.set_tensor_address(name, address.value)
         for name in feed:
-            self._call(
-                "cuMemcpyHtoD_v2", memory[name], arrays[name].ctypes.data_as(ctypes.c_void_p), arrays[name].nbytes
-            )
+            self._call("cuMemcpyHtoD_v2", memory[name], *_host(arrays[name]))
         milliseconds = [self._timed(context) for _ in range(runs)]
         for name in names:
-            self._call(
-                "cuMemcpyDtoH_v2", arrays[name].ctypes.data_as(ctypes.c_void_p), memory[name], arrays[name].nbytes
-            )
+            pointer, nbytes = _host(arrays[name])
+            self._call("cuMemcpyDtoH_v2", pointer, memory[name], nbytes)
             self._call("cuMemFree_v2", memory[name])
         return [arrays[name] for name in names if name not in feed], milliseconds
 
@@ -104,3 +117,8 @@ class Gpu:
         for event in (start, end):
             self._call("cuEventDestroy_v2", event)
         return elapsed.value
+
+
+def _host(array: Array) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
+    """An array's address and bytes; plain Python integers would be passed as 32 bits."""
+    return array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes)

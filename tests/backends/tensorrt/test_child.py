@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from sardonyx.backends.tensorrt import worker
-from sardonyx.backends.tensorrt.build import BuildJob, Stage, build, build_all, find_builders
+from sardonyx.backends.tensorrt.build import BuildJob, build, build_all, find_builders
+from sardonyx.backends.tensorrt.child import Stage
 from sardonyx.backends.tensorrt.settings import BuildSettings
 from sardonyx.errors import SaveError
 
@@ -156,23 +157,34 @@ def test_the_child_imports_nothing_of_the_package() -> None:
     assert "sardonyx" not in source.partition('"""')[2].partition('"""')[2]
 
 
-def test_the_full_builder_has_a_timing_cache_and_an_inspector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = "Layers:\\nName: a, LayerType: gemm, Inputs: [], Outputs: [], Metadata: [ONNX Layer: n]"
+@pytest.fixture
+def full_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildSettings:
+    """One that times tactics; the settings name a file for the timings."""
     (tmp_path / "tensorrt.py").write_text(
-        "import tensorrt_rtx\n"
-        "from tensorrt_rtx import *\n"
-        "del ComputeCapability\n"
-        "__version__ = '11.fake'\n"
-        "class LayerInformationFormat: ONELINE = 0\n"
-        "class Runtime:\n"
-        "    def __init__(self, logger): ...\n"
-        "    def deserialize_cuda_engine(self, plan): return self\n"
-        "    def create_engine_inspector(self): return self\n"
-        f"    def get_engine_information(self, layout): return '{table}'\n"
+        "import tensorrt_rtx\nfrom tensorrt_rtx import *\ndel ComputeCapability\n__version__ = '11.fake'\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{FAKE}")
-    cache = tmp_path / "timings"
-    results = [build(model(tmp_path, "fine"), BuildSettings(timing_cache=cache, timeout_seconds=30)) for _ in "ab"]
+    return BuildSettings(timing_cache=tmp_path / "timings", timeout_seconds=30)
+
+
+def test_the_full_builder_has_a_timing_cache(tmp_path: Path, full_builder: BuildSettings) -> None:
+    results = [build(model(tmp_path, "fine"), full_builder) for _ in "ab"]
     assert [(each.module, each.version, each.stage) for each in results] == [("tensorrt", "11.fake", "done")] * 2
-    assert [layer.nodes for layer in results[0].layers] == [("n",)]
-    assert cache.read_bytes() == b"timed timed "
+    assert (tmp_path / "timings").read_bytes() == b"timed timed "
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"fine.onnx", "tensorrt.py", "timings"}
+
+
+def test_timings_of_another_gpu_are_refused_and_kept(tmp_path: Path, full_builder: BuildSettings) -> None:
+    timings = tmp_path / "timings"
+    timings.write_bytes(b"of another GPU")
+    result = build(model(tmp_path, "fine"), full_builder, engine=tmp_path / "model.engine")
+    assert (result.stage, timings.read_bytes()) == (Stage.BUILD, b"of another GPU")
+    assert result.why().startswith(f"{timings} holds no timings of this GPU and this version of TensorRT")
+    assert not (tmp_path / "model.engine").exists()
+
+
+def test_a_timing_cache_that_cannot_be_read_is_told(tmp_path: Path, full_builder: BuildSettings) -> None:
+    (tmp_path / "timings").mkdir()
+    result = build(model(tmp_path, "fine"), full_builder)
+    assert result.stage is Stage.BUILD
+    assert "timings cannot be read: Is a directory." in result.why()

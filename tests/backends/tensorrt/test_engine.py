@@ -9,7 +9,8 @@ import pytest
 from sardonyx import ir
 from sardonyx.backends import EngineReport, EngineRequest
 from sardonyx.backends.tensorrt import TensorRTBackend
-from sardonyx.backends.tensorrt.build import BuildJob, BuildResult, Stage, build, build_all
+from sardonyx.backends.tensorrt.build import BuildJob, BuildResult, build, build_all
+from sardonyx.backends.tensorrt.child import Stage
 from sardonyx.backends.tensorrt.layers import weight_bytes
 from sardonyx.backends.tensorrt.proof import prove
 from sardonyx.backends.tensorrt.settings import AHEAD_OF_TIME, BuildSettings, ShapeRange

@@ -31,7 +31,8 @@ FULL = (
 def test_a_table_is_read() -> None:
     conv, cast = parse_layers(LOGGED)
     assert (conv.name, conv.kind, conv.nodes) == ("conv_myl0_1", "correlation", ("block[0]/conv", "dequantize"))
-    assert conv.inputs == (LayerTensor("a", (1, 8, 16, 16), "Int8"),)
+    assert conv.inputs == (LayerTensor("a", (1, 8, 16, 16), "Int8", "(NHWC) Channel major format"),)
+    assert (conv.tactic, cast.tactic) == ("__myelin_CASK_STUB", "t")
     assert [each.name for each in conv.constants] == ["w", "s"]
     assert conv.outputs[0].dtype == "Float"
     assert (conv.computes_products, conv.precision) == (True, "Int8")
@@ -46,6 +47,25 @@ def test_the_full_builders_spelling_is_read() -> None:
     (conv,) = parse_layers(FULL)
     assert (conv.nodes, conv.computes_products, conv.precision) == (("conv1", "relu1"), True, "Int8")
     assert conv.outputs[0].dtype == "Half"
+    assert conv.tactic == "sm80"
+
+
+def test_a_type_that_is_not_known_proves_nothing() -> None:
+    mixed = FULL.replace("row major INT8 format", "row major format")
+    assert parse_layers(mixed)[0].precision == ""
+    assert parse_layers(LOGGED.replace("Datatype: Int8, Format", "Datatype: E8M0, Format"))[0].precision == "E8M0"
+
+
+def test_constants_among_the_inputs_are_told_by_their_names() -> None:
+    line = (
+        "Name: fc, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [1,8], Format/Datatype: Int8 }, { Name: "
+        "__mye12_dconst, Dimensions: [8,8], Format/Datatype: Int8 }, { Name: __mye13_dconst, Dimensions: [8], "
+        "Format/Datatype: Float }], Outputs: [ { Name: y, Dimensions: [1,8], Format/Datatype: Float }], "
+        "TacticName: t, StreamId: 0, Metadata: [ONNX Layer: fc]"
+    )
+    (layer,) = parse_layers(line)
+    assert ([each.name for each in layer.inputs], layer.precision) == (["x"], "Int8")
+    assert [each.dtype for each in layer.constants] == ["Int8", "Float"]
 
 
 def test_other_text_holds_no_layers() -> None:

@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from sardonyx import ir
-from sardonyx.backends.tensorrt.build import BuildJob, Stage, build_all
+from sardonyx.backends.tensorrt.build import BuildJob, build_all
+from sardonyx.backends.tensorrt.child import Stage
 from sardonyx.backends.tensorrt.findings import Finding
 from sardonyx.backends.tensorrt.legalization import legalize
 from sardonyx.backends.tensorrt.preflight import preflight

@@ -7,7 +7,8 @@ import onnx_ir
 import pytest
 
 from sardonyx import ir
-from sardonyx.backends.tensorrt.build import BuildJob, BuildResult, Stage, build, build_all
+from sardonyx.backends.tensorrt.build import BuildJob, BuildResult, build, build_all
+from sardonyx.backends.tensorrt.child import Stage
 from sardonyx.backends.tensorrt.findings import Severity
 from sardonyx.backends.tensorrt.layers import Layer
 from sardonyx.backends.tensorrt.legalization import legalize

@@ -1,5 +1,6 @@
 """Stands in for the builder: the text of the model file says what it does."""
 
+import json
 import os
 import signal
 import time
@@ -55,10 +56,7 @@ class _Config:
         return _Plan(known + b"timed ")
 
     def set_timing_cache(self, cache, ignore_mismatch):
-        self.cache = cache
-
-    def get_timing_cache(self):
-        return self.cache
+        return not cache.startswith(b"of another GPU")
 
 
 class _Profile:
@@ -120,5 +118,77 @@ class _Plan(bytes):
         return self
 
 
+class LayerInformationFormat:
+    JSON = 1
+
+
 class Runtime:
-    def __init__(self, logger): ...
+    """Loads engines where a file says what their inspector tells."""
+
+    def __init__(self, logger):
+        self.logger = logger
+
+    def deserialize_cuda_engine(self, plan):
+        told = os.environ.get("FAKE_INSPECTOR", "")
+        if not told:
+            self.logger.log(ILogger.Severity.ERROR, "[checkMacros.cpp::catchCudaError::250] cudaError 35")
+            return None
+        if not os.path.exists(told):
+            self.logger.log(ILogger.Severity.ERROR, "the engine is for another device")
+            return None
+        if plan == b"die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return _Engine(Path(told).read_text(), dynamic=plan == b"dynamic")
+
+
+class _Engine:
+    num_io_tensors = 2
+
+    def __init__(self, told, dynamic):
+        self.told, self.dynamic = told, dynamic
+
+    def get_tensor_name(self, index):
+        return "xy"[index]
+
+    def get_tensor_shape(self, name):
+        return [-1, 3] if self.dynamic else [4, 3]
+
+    def get_tensor_mode(self, name):
+        return {"x": "TensorIOMode.INPUT", "y": "TensorIOMode.OUTPUT"}[name]
+
+    def get_tensor_profile_shape(self, name, profile):
+        return [[1, 3], [4, 3], [8, 3]]
+
+    def is_shape_inference_io(self, name):
+        return False
+
+    def create_execution_context(self):
+        return _Context(self)
+
+    def create_engine_inspector(self):
+        return _Inspector(self)
+
+
+class _Context:
+    def __init__(self, engine):
+        self.engine, self.shapes = engine, {}
+
+    @property
+    def all_binding_shapes_specified(self):
+        return not self.engine.dynamic or "x" in self.shapes
+
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = shape
+        return True
+
+
+class _Inspector:
+    execution_context = None
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    def get_engine_information(self, layout):
+        if not self.engine.dynamic:
+            return self.engine.told
+        return json.dumps({**json.loads(self.engine.told, strict=False), "shapes": self.execution_context.shapes})
