@@ -53,9 +53,9 @@ OURS: Mapping[str, str] = {
     "equalize": "equalize, quantize-static{methods=[]}",
     "smooth-quant": "smooth-quant, quantize-static{methods=[]}",
     "split-outliers": "split-outliers, quantize-static{methods=[]}",
-    "convolutional default with ranges alone": 'equalize, smooth-quant, quantize-static{methods=["mse-ranges"]}',
-    "convolutional default without gptq": "equalize, smooth-quant, "
-    'quantize-static{methods=["mse-ranges","bias-correction"]}',
+    "convolutional default without bias-correction": 'equalize, smooth-quant, quantize-static{methods=["mse-ranges"]}',
+    "convolutional default with gptq": "equalize, smooth-quant, "
+    'quantize-static{methods=["mse-ranges","gptq","bias-correction"]}',
     **{name: f'quantize-static{{methods=["{name}"]}}' for name in METHODS},
     "all methods": 'equalize, smooth-quant, quantize-static{methods=["response-ranges","output-mse-weights","gptq",'
     '"bias-correction"]}',

@@ -403,7 +403,7 @@ class _Compiler:
             written = self.backend.emit(model, folder, check=proven)
             if self.record.engine is not None:
                 take_along(self.scratch / self.record.chosen, folder)
-            lossy = self.lossy[self.record.chosen] if is_lossy(self.record.chosen) else None
+            lossy = self.lossy.get(self.record.chosen)
             plan = None if lossy is None else self.quantizers[QUANTIZED].written_plan(lossy)
             if plan is not None:
                 (folder / PLAN_NAME).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")

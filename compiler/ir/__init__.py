@@ -60,7 +60,6 @@ from sardonyx.ir.graphs import (
     remove_unused,
     remove_unused_initializers,
     remove_unused_nodes,
-    structure,
     with_subgraphs,
 )
 from sardonyx.ir.lazy import LAZY_BYTES, lazy_initializer, read_array
@@ -74,9 +73,10 @@ from sardonyx.ir.save import SavedModel, save, serialize, to_proto
 from sardonyx.ir.scratch import ScratchFile
 from sardonyx.ir.shapes import ShapeReport, complete_shapes, ensure_shapes, infer_shapes, shapes_kept
 from sardonyx.ir.source import node_outputs
+from sardonyx.ir.survey import Survey, nbytes, structure, survey
 from sardonyx.ir.symbolic import SymbolicValues
 from sardonyx.ir.temporary import TemporaryFolder
-from sardonyx.ir.tensors import constant_tensor, nbytes, read_bytes, read_chunks
+from sardonyx.ir.tensors import constant_tensor, read_bytes, read_chunks
 from sardonyx.ir.text import from_text, to_text
 from sardonyx.ir.verify import Violation, require_valid, verify
 
@@ -118,6 +118,7 @@ __all__ = [
     "SequenceType",
     "Shape",
     "ShapeReport",
+    "Survey",
     "SymbolicDim",
     "SymbolicValues",
     "TemporaryFolder",
@@ -177,6 +178,7 @@ __all__ = [
     "shapes_kept",
     "sources",
     "structure",
+    "survey",
     "tensor",
     "to_proto",
     "to_text",

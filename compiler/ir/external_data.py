@@ -166,8 +166,8 @@ def map_external_data(model: oir.Model, path: Path | None) -> bool:
             if isinstance(value.const_value, oir.ExternalTensor):
                 value.const_value = rebuild(value.const_value)
         for node in graph:
-            for attr in tuple(node.attributes.values()):
-                if attr.type == oir.AttributeType.TENSOR and isinstance(attr.value, oir.ExternalTensor):
+            for attr in tuple(node.attributes.data.values()):
+                if attr.type is oir.AttributeType.TENSOR and isinstance(attr.value, oir.ExternalTensor):
                     tensor = _in_memory(rebuild(attr.value))
                     node.attributes[attr.name] = oir.AttrTensor(attr.name, tensor)
                     read = True

@@ -14,7 +14,7 @@ import onnx_ir as oir
 from sardonyx.errors import VerifyError
 
 T = TypeVar("T")
-_GRAPH_TYPES = (oir.AttributeType.GRAPH, oir.AttributeType.GRAPHS)
+GRAPH, GRAPHS = oir.AttributeType.GRAPH, oir.AttributeType.GRAPHS
 
 
 @contextmanager
@@ -47,22 +47,25 @@ def with_subgraphs(graph: oir.Graph) -> Iterator[oir.Graph]:
     yield graph
     for node in graph:
         for attr in node.attributes.data.values():
-            if attr.type in _GRAPH_TYPES:  # rare: a generator for each node would take several times as long
-                for subgraph in _attribute_graphs(attr):
+            kind = attr.type
+            if kind is GRAPH or kind is GRAPHS:  # rare: a generator for each node would take several times as long
+                for subgraph in attribute_graphs(attr):
                     yield from with_subgraphs(subgraph)
 
 
 def node_subgraphs(node: oir.Node) -> Iterator[oir.Graph]:
     """Yields the graphs that are attributes of `node`, such as the branches of an If."""
     for attr in node.attributes.data.values():
-        if attr.type in _GRAPH_TYPES:
-            yield from _attribute_graphs(attr)
+        kind = attr.type
+        if kind is GRAPH or kind is GRAPHS:
+            yield from attribute_graphs(attr)
 
 
-def _attribute_graphs(attr: oir.Attr) -> Sequence[oir.Graph]:
+def attribute_graphs(attr: oir.Attr) -> Sequence[oir.Graph]:
+    """Returns the graphs of an attribute of type GRAPH or GRAPHS; none for a function's parameter."""
     if attr.is_ref():
         return ()
-    return (attr.as_graph(),) if attr.type is oir.AttributeType.GRAPH else attr.as_graphs()
+    return (attr.as_graph(),) if attr.type is GRAPH else attr.as_graphs()
 
 
 def graph_values(graph: oir.Graph) -> Iterator[oir.Value]:
@@ -93,30 +96,6 @@ def operator_counts(model: oir.Model) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-@paused_gc()
-def structure(model: oir.Model) -> int:
-    """Returns a number that stays as long as nothing of a model object is changed but names of values and metadata.
-
-    It tells whether facts that were derived from this object still hold, at a fraction of the cost of deriving them:
-    nodes, their inputs, outputs and attributes, initializers, and the inputs and outputs of graphs with their types
-    and shapes. A copy of the model has another number.
-    """
-    parts: list[object] = [(domain, version) for domain, version in model.opset_imports.items()]
-    pending = deque(root_graphs(model))
-    while pending:
-        graph = pending.popleft()
-        parts += [(id(v), v.name, v.dtype, None if v.shape is None else tuple(v.shape)) for v in graph.inputs]
-        parts += [id(v.const_value) for v in graph.initializers.values()]
-        parts += [(id(v), v.name) for v in graph.outputs]
-        for node in graph:  # once, subgraphs found on the way: every pass asks for this
-            parts.append((node.name, node.domain, node.op_type, *map(id, node.inputs), *map(id, node.outputs)))
-            for attr in node.attributes.data.values():
-                parts.append(id(attr))
-                if attr.type in _GRAPH_TYPES:
-                    pending += _attribute_graphs(attr)
-    return hash(tuple(parts))
-
-
 def clone(model: oir.Model) -> oir.Model:
     """Returns an independent copy whose weights are shared with `model`.
 
@@ -136,10 +115,14 @@ def clone(model: oir.Model) -> oir.Model:
             ) from error
         for graph in all_graphs(copy):
             for value in graph_values(graph):
-                # onnx_ir shares the type object, and `value.dtype = ...` would change it in place.
                 if isinstance(value.type, oir.TensorType):
-                    value.type = oir.TensorType(value.type.dtype, denotation=value.type.denotation)
+                    value.type = own_type(value.type)
     return copy
+
+
+def own_type(shared: oir.TensorType) -> oir.TensorType:
+    """Returns a copy of a type for one value: `value.dtype = ...` would change a shared one in place."""
+    return oir.TensorType(shared.dtype, denotation=shared.denotation)
 
 
 def root_cause(error: BaseException) -> str:
@@ -158,7 +141,7 @@ class NameAuthority:
 
     def __init__(self, model: oir.Model) -> None:
         self._model = model
-        self._taken: tuple[set[str], set[str]] | None = None
+        self._taken: tuple[set[str | None], set[str | None]] | None = None
         self._counters: dict[str, int] = {}
 
     def value(self, name: str) -> str:
@@ -169,21 +152,22 @@ class NameAuthority:
         """Returns `name`, or `name` with the first free number, as the name of a new node."""
         return self._fresh(name, self._names()[1])
 
-    def _names(self) -> tuple[set[str], set[str]]:
+    def _names(self) -> tuple[set[str | None], set[str | None]]:
         """Names of values and of nodes, collected when the first name is asked for."""
         if self._taken is None:
-            values: set[str] = set()
-            nodes: set[str] = set()
+            values: set[str | None] = set()
+            nodes: set[str | None] = set()
             for graph in all_graphs(self._model):
-                values.update(value.name for value in graph_values(graph) if value.name)
+                values.update(value.name for value in (*graph.inputs, *graph.initializers.values()))
                 for node in graph:
-                    values.update(value.name for value in node.inputs if value is not None and value.name)
-                    if node.name:
-                        nodes.add(node.name)
+                    nodes.add(node.name)
+                    for value in (*node.inputs, *node.outputs):  # what is read may be in no graph while one is edited
+                        if value is not None:
+                            values.add(value.name)
             self._taken = values, nodes
         return self._taken
 
-    def _fresh(self, name: str, taken: set[str]) -> str:
+    def _fresh(self, name: str, taken: set[str | None]) -> str:
         candidate = name
         while candidate in taken:
             self._counters[name] = self._counters.get(name, 0) + 1

@@ -4,6 +4,7 @@ A rule that scales a weight of gigabytes must not hold it: it says how to comput
 digest) computes one weight at a time and lets it go again.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +48,9 @@ def lazy_initializer(
             raise ValueError(f"The computed initializer {name!r} is {given}, not {dtype.numpy()}{list(shape)}.")
         return oir.Tensor(np.asarray(array, order="C"), dtype=dtype, shape=oir.Shape(shape), name=name)
 
-    lazy = oir.LazyTensor(evaluate, dtype=dtype, shape=oir.Shape(shape), name=name)
-    return add_initializer(graph, name, lazy if lazy.nbytes > LAZY_BYTES else evaluate())
+    if dtype.bitwidth * math.prod(shape) <= 8 * LAZY_BYTES:
+        return add_initializer(graph, name, evaluate())
+    return add_initializer(graph, name, oir.LazyTensor(evaluate, dtype=dtype, shape=oir.Shape(shape), name=name))
 
 
 def read_array(tensor: oir.TensorProtocol) -> Array:

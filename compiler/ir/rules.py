@@ -43,7 +43,6 @@ class Walk:
         node_names: Names of the nodes seen so far.
         function_domains: Domains in which the model defines functions.
         operator: What is known of the operator of the node at hand, see `signature`.
-        signatures: The same of the operators met so far, by domain, operator and overload.
     """
 
     model: oir.Model
@@ -54,17 +53,11 @@ class Walk:
     node_names: set[str] = field(default_factory=set)
     function_domains: frozenset[str] = frozenset()
     operator: Signature | str | None = None
-    signatures: dict[tuple[str, str, str], Signature | str | None] = field(default_factory=dict)
 
     def signature(self, node: oir.Node) -> Signature | str | None:
         """Returns a node's signature, why it has none, or None where nothing is known of its domain."""
-        key = (node.domain, node.op_type, node.overload)
-        if key not in self.signatures:
-            self.signatures[key] = self._signature(*key)
-        return self.signatures[key]
-
-    def _signature(self, domain: str, op_type: str, overload: str) -> Signature | str | None:
-        function = self.model.functions.get((domain, op_type, overload))
+        domain, op_type = node.domain, node.op_type
+        function = self.model.functions.get((domain, op_type, node.overload))
         if function is not None:
             attributes = frozenset(function.attributes)
             return Signature((0, len(function.inputs)), (0, len(function.outputs)), allowed=attributes)
@@ -185,30 +178,31 @@ def _arity(node: oir.Node, walk: Walk) -> str | None:
     if not isinstance(signature, Signature):
         return None
     inputs = node.inputs
-    for what, count, (least, most) in (
-        ("inputs", len(inputs), signature.inputs),
-        ("outputs", len(node.outputs), signature.outputs),
-    ):
-        if not least <= count <= most:
-            return f"has {count} {what}, expected {least if least == most else f'{least} to {most}'}"
+    wrong = _miscounted(len(inputs), "inputs", *signature.inputs)
+    wrong = wrong or _miscounted(len(node.outputs), "outputs", *signature.outputs)
+    if wrong:
+        return wrong
     for index in signature.required_inputs:
         if index >= len(inputs) or inputs[index] is None:
             return f"lacks its required input number {index}"
     return None
 
 
+def _miscounted(count: int, what: str, least: int, most: int) -> str | None:
+    if least <= count <= most:
+        return None
+    return f"has {count} {what}, expected {least if least == most else f'{least} to {most}'}"
+
+
 def _attributes(node: oir.Node, walk: Walk) -> str | None:
     signature = walk.operator
     if not isinstance(signature, Signature):
         return None
-    present = node.attributes
-    for name in signature.required:
-        if name not in present:
-            return f"lacks the attribute {name!r}"
-    if signature.allowed is not None:
-        for name in present:
-            if name not in signature.allowed:
-                return f"has the unknown attribute {name!r}"
+    present = node.attributes.data.keys()
+    if not signature.required <= present:
+        return f"lacks the attribute {min(signature.required - present)!r}"
+    if signature.allowed is not None and not present <= signature.allowed:
+        return f"has the unknown attribute {min(present - signature.allowed)!r}"
     return None
 
 
@@ -295,11 +289,15 @@ INPUT_RULES: tuple[Rule[oir.Value], ...] = (
 )
 """Checked for each input of a node that is not defined where the node stands."""
 
-NODE_RULES: tuple[Rule[oir.Node], ...] = (
-    Rule("unique-node-names", "Take new names from NameAuthority.", _unique_node_name),
+OPERATOR_RULES: tuple[Rule[oir.Node], ...] = (
     Rule("opset-import", "Add the domain to the model's opset_imports.", _opset_import),
     Rule("known-operator", "Use an operator of the opset, or raise the opset.", _known_operator),
     Rule("function-calls", "Keep each function that a node calls.", _function_call),
+)
+"""Checked for one node of each operator: what they say holds of all nodes of it."""
+
+NODE_RULES: tuple[Rule[oir.Node], ...] = (
+    Rule("unique-node-names", "Take new names from NameAuthority.", _unique_node_name),
     Rule("arity", "Give the node the inputs and outputs that its schema asks for.", _arity),
     Rule("attributes", "Give the node the attributes that its schema knows.", _attributes),
     Rule("quantization", "Scale and zero point fit the quantized value.", _quantization),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import onnx
@@ -10,15 +10,19 @@ import onnx_ir as oir
 
 from sardonyx.ir.dim_rules import typed_like_input
 from sardonyx.ir.dims import Dim
-from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, paused_gc, structure, with_subgraphs
+from sardonyx.ir.graphs import all_graphs, graph_values, node_subgraphs, own_type, paused_gc, with_subgraphs
 from sardonyx.ir.lean import lean_proto, proto_graphs, proto_subgraphs, structure_proto
+from sardonyx.ir.survey import structure
 from sardonyx.ir.symbolic import SymbolicValues, input_symbol
 
 _CASCADE = "expected to have type but instead is null"
 _GENERATED_DIM = "unk__"
 _UNKNOWN_DOMAIN = "sardonyx.unknown"
-_MISINFERRED = frozenset(("Attention",))
-"""ONNX's inference takes unknown sizes for 0 here (seen with 1.23); a rule of `dim_rules` replaces it."""
+_MISINFERRED = {"Attention": 23}
+"""Operators, by the opset that brought them, where ONNX's inference takes unknown sizes for 0 (seen with 1.23).
+
+A rule of `dim_rules` replaces it.
+"""
 
 
 @dataclass(frozen=True)
@@ -157,13 +161,15 @@ def _infer_model(model: oir.Model, now: int, proto: onnx.ModelProto | None = Non
 def _hide_misinferred(proto: onnx.ModelProto) -> None:
     """Makes operators unknown to ONNX's inference whose sizes it gets wrong where an input's size is a symbol."""
     dims = [dim for value in proto.graph.input for dim in value.type.tensor_type.shape.dim]
-    if all(dim.HasField("dim_value") for dim in dims):
+    opset = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
+    misinferred = {op_type for op_type, since in _MISINFERRED.items() if since <= opset}
+    if not misinferred or all(dim.HasField("dim_value") for dim in dims):
         return
     hidden = [
         node
         for graph in proto_graphs(proto.graph)
         for node in graph.node
-        if node.op_type in _MISINFERRED and not node.domain
+        if node.op_type in misinferred and not node.domain
     ]
     for node in hidden:
         node.domain = _UNKNOWN_DOMAIN
@@ -318,7 +324,7 @@ def _merge_value(value: oir.Value, found: _Inferred, merge: _Merge) -> None:
     if new_type is not None and new_type.dtype != oir.DataType.UNDEFINED and value.type != new_type:
         if value.type is not None:
             merge.corrected.append(value.name or "")
-        value.type = copy(new_type) if isinstance(new_type, oir.TensorType) else deepcopy(new_type)
+        value.type = own_type(new_type) if isinstance(new_type, oir.TensorType) else deepcopy(new_type)
         merge.changed = True
     inferred, declared = found.shape, value.shape
     if inferred is None:

@@ -1,4 +1,4 @@
-"""Tensors of a model: which there are, how large, and their bytes without mapping files into memory."""
+"""Tensors: which values are constant, and the bytes of tensors without mapping files into memory."""
 
 import os
 from collections.abc import Iterator
@@ -6,28 +6,8 @@ from collections.abc import Iterator
 import onnx_ir as oir
 
 from sardonyx.errors import LoadError
-from sardonyx.ir.graphs import all_graphs
 
 CHUNK_BYTES = 1 << 20
-
-
-def model_tensors(model: oir.Model) -> Iterator[oir.TensorProtocol]:
-    """Yields the tensors of all initializers and attributes; a shared tensor as often as it is used."""
-    for graph in all_graphs(model):
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
-        for node in graph:
-            for attr in node.attributes.data.values():
-                if attr.type is oir.AttributeType.TENSOR and not attr.is_ref():
-                    yield attr.value  # `as_tensor` checks a protocol, which takes longer than all else here
-                elif attr.type is oir.AttributeType.TENSORS and not attr.is_ref():
-                    yield from attr.value
-
-
-def nbytes(model: oir.Model) -> int:
-    """Returns the bytes of all tensors, external ones included; a shared tensor counts once."""
-    return sum(tensor.nbytes for tensor in {id(t): t for t in model_tensors(model)}.values())
 
 
 def constant_tensor(value: oir.Value) -> oir.TensorProtocol | None:

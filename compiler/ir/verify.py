@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as oir
 
@@ -12,8 +13,10 @@ from sardonyx.ir.rules import (
     INITIALIZER_RULES,
     INPUT_RULES,
     NODE_RULES,
+    OPERATOR_RULES,
     VALUE_RULES,
     Rule,
+    Signature,
     T,
     Walk,
 )
@@ -64,12 +67,21 @@ def require_valid(model: oir.Model) -> None:
         raise VerifyError(f"The model is not valid: {'; '.join(lines)}{more}.", remedy=violations[0].hint)
 
 
+@dataclass(frozen=True)
+class _Operator:
+    """What is known of an operator, and which rules all its nodes break."""
+
+    signature: Signature | str | None
+    broken: tuple[tuple[Rule[oir.Node], str], ...]
+
+
 class _Verifier:
     """Walks the graphs of one scope tree and asks the rules."""
 
     def __init__(self, walk: Walk, found: list[Violation]) -> None:
         self._walk = walk
         self._found = found
+        self._operators: dict[tuple[str, str, str], _Operator] = {}
 
     def graph(self, graph: oir.Graph) -> None:
         walk = self._walk
@@ -95,17 +107,31 @@ class _Verifier:
 
     def _node(self, node: oir.Node, defined: list[oir.Value]) -> None:
         visible = self._walk.visible
-        self._walk.operator = self._walk.signature(node)
+        self._operator(node)
         for value in node.inputs:
             if value is not None and value not in visible:
                 self._ask(INPUT_RULES, value, node.name)
         self._ask(NODE_RULES, node, node.name)
         if node.name:
             self._walk.node_names.add(node.name)
-        for subgraph in node_subgraphs(node):
-            self.graph(subgraph)
+        if node.attributes.data:
+            for subgraph in node_subgraphs(node):
+                self.graph(subgraph)
         for value in node.outputs:
             self._define(value, defined)
+
+    def _operator(self, node: oir.Node) -> None:
+        """Looks up what is known of a node's operator, which is asked for once."""
+        key = (node.domain, node.op_type, node.overload)
+        known = self._operators.get(key)
+        if known is None:
+            signature = self._walk.operator = self._walk.signature(node)
+            checked = ((rule, rule.check(node, self._walk)) for rule in OPERATOR_RULES)
+            broken = tuple((rule, message) for rule, message in checked if message is not None)
+            known = self._operators[key] = _Operator(signature, broken)
+        self._walk.operator = known.signature
+        for rule, message in known.broken:
+            self._note(rule, message, node.name)
 
     def _define(self, value: oir.Value, defined: list[oir.Value]) -> None:
         walk = self._walk
@@ -119,4 +145,7 @@ class _Verifier:
         for rule in rules:
             message = rule.check(subject, self._walk)
             if message is not None:
-                self._found.append(Violation(rule.name, message, where or "", rule.hint))
+                self._note(rule, message, where)
+
+    def _note(self, rule: Rule[Any], message: str, where: str | None) -> None:
+        self._found.append(Violation(rule.name, message, where or "", rule.hint))

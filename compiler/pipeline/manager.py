@@ -8,7 +8,8 @@ and the pipeline goes on. A pass that would find the model as its last run has l
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -95,9 +96,17 @@ class PassManager:
             VerifyError: If the model is invalid before the first pass.
             UsageError: If a pass finds the user's samples or options unusable; nothing can be undone about that.
         """
+        with ir.paused_gc() if self._is_frugal() else nullcontext():
+            return self._run(model)
+
+    def _is_frugal(self) -> bool:
+        """Whether the garbage of a run is at most the nodes that were replaced: no samples, and only one copy."""
+        return self.hook is None and self.context.samples is None and all(isinstance(p, Pass) for p in self.passes)
+
+    def _run(self, model: ir.Model) -> PipelineResult:
         ir.require_valid(model)
         records: list[PassRecord] = []
-        known = _Known.of(model)
+        known = _Known.of(ir.survey(model))
         history = _History(self._apply)
         for number, instance in enumerate(self.passes, start=1):
             self.context.progress(number - 1, len(self.passes), format_pass(instance))
@@ -113,15 +122,14 @@ class PassManager:
         interface = _interface(model)
         try:
             if instance in known.settled:
-                result, structure = PassResult(model, False), known.structure
+                result, after = PassResult(model, False), known
             else:
                 result = self._apply(instance, model)
-                structure = ir.structure(result.model)
-            if result.modified or structure != known.structure:
+                after = known.after(instance, result)
+            if result.modified or after.structure != known.structure:
                 ir.require_valid(result.model)
                 _require_interface(interface, result.model)
             seconds = time.perf_counter() - start
-            after = known.after(instance, result, structure)
             record = _record(instance, (known.size, after.size), result, seconds)
             if self.hook is not None:
                 self.hook(history.good, result.model, record)
@@ -131,7 +139,7 @@ class PassManager:
             logger.info("pass %s undone", format_pass(instance), exc_info=error)
             record = _undone(instance, known.size, error, time.perf_counter() - start)
             restored = history.restore()
-            return restored, _Known(ir.structure(restored), known.size), record
+            return restored, _Known.of(ir.survey(restored)), record
         history.note(instance, seconds)
         return result.model, after, record
 
@@ -154,10 +162,6 @@ def _interface(model: ir.Model) -> tuple[list[str | None], list[str | None]]:
     return [v.name for v in graph.inputs if v.name not in graph.initializers], [v.name for v in graph.outputs]
 
 
-def _size(model: ir.Model) -> tuple[int, int]:
-    return ir.num_nodes(model), ir.nbytes(model)
-
-
 @dataclass(frozen=True)
 class _Known:
     """What the manager knows of a model: its structure, nodes and bytes, and the passes that would not change it."""
@@ -167,15 +171,16 @@ class _Known:
     settled: tuple[Pass, ...] = ()
 
     @classmethod
-    def of(cls, model: ir.Model) -> "_Known":
-        return cls(ir.structure(model), _size(model))
+    def of(cls, seen: ir.Survey, settled: tuple[Pass, ...] = ()) -> "_Known":
+        return cls(seen.structure, (seen.nodes, seen.nbytes), settled)
 
-    def after(self, instance: ir.PassBase, result: PassResult, structure: int) -> "_Known":
+    def after(self, instance: ir.PassBase, result: PassResult) -> "_Known":
         """Returns what is known after a pass. Ours change nothing the second time; of others that is not known."""
         settled = (instance,) if isinstance(instance, Pass) else ()
-        if result.modified or structure != self.structure:
-            return _Known(structure, _size(result.model) if result.modified else self.size, settled)
-        return _Known(structure, self.size, (*self.settled, *settled))
+        seen = ir.survey(result.model)
+        if result.modified or seen.structure != self.structure:
+            return _Known.of(seen, settled)
+        return replace(self, settled=(*self.settled, *settled))
 
 
 def _record(

@@ -24,8 +24,12 @@ STEPS: Mapping[str, Callable[[], ir.PassBase]] = {
     "remove-unused-opsets": _common.RemoveUnusedOpsetsPass,
 }
 
-FOR_FUNCTIONS = frozenset(("inline-functions", "remove-unused-functions"))
-"""Steps that have nothing to do in a model without functions, which they would walk through to find out."""
+NEEDED: Mapping[str, Callable[[ir.Model], bool]] = {
+    "inline-functions": lambda model: bool(model.functions),
+    "remove-unused-functions": lambda model: bool(model.functions),
+    "remove-unused-opsets": lambda model: bool(model.functions) or model.opset_imports.keys() != {""},
+}
+"""Whether steps may have something to do, where it can be seen without walking through the model."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,17 @@ class Cleanup(Pass):
     def _run(self, model: ir.Model) -> PassResult:
         stats: dict[str, int] = {}
         size = _size(model)
-        had_functions = bool(model.functions)
         for name, make in STEPS.items():
-            if name in self.disable or (name in FOR_FUNCTIONS and not had_functions):
+            if name in self.disable or not NEEDED.get(name, _always)(model):
                 continue
             if make()(model).modified:
                 before, size = size, _size(model)
                 stats[name] = max(before - size, 1)
         return PassResult(model, bool(stats), stats)
+
+
+def _always(model: ir.Model) -> bool:
+    return True
 
 
 def _size(model: ir.Model) -> int:

@@ -127,11 +127,16 @@ def all_equal_to(value: ir.Value | None, number: float) -> bool:
     tensor = ir.constant_tensor(value) if value is not None else None
     if tensor is None or not 0 < tensor.size <= MAX_COMPARED:
         return False
-    if tensor.dtype.is_floating_point():
-        array = tensor.numpy().astype(np.float64)
-        return bool(np.all(array == number) and np.all(np.signbit(array) == np.signbit(number)))
-    whole = tensor.dtype.is_integer() or tensor.dtype is ir.DataType.BOOL
-    return whole and bool(np.all(tensor.numpy().astype(np.int64) == number))
+    floating = tensor.dtype.is_floating_point()
+    if not (floating or tensor.dtype.is_integer() or tensor.dtype is ir.DataType.BOOL):
+        return False
+    array = tensor.numpy()
+    if float(array.flat[0]) != number:
+        return False  # most constants: one element tells
+    if not floating:
+        return bool(np.all(array.astype(np.int64) == number))
+    array = array.astype(np.float64)
+    return bool(np.all(array == number) and np.all(np.signbit(array) == np.signbit(number)))
 
 
 def ends_form(value: ir.Value | None) -> bool:

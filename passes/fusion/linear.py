@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -89,29 +89,29 @@ class Linear:
     bias: ir.Value | None
     behind: ir.Value
 
-    @property
+    @cached_property
     def output(self) -> Side:
         """Where the output channels are."""
         return _OUTPUT[self.node.op_type](self.node)
 
-    @property
+    @cached_property
     def input(self) -> Side:
         """Where the input channels are."""
         return _INPUT[self.node.op_type](self.node)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The weight's shape."""
         return tuple(self.tensor.shape.numpy())
 
-    @property
+    @cached_property
     def tensor(self) -> ir.TensorProtocol:
         """The weight as a tensor."""
         tensor = ir.constant_tensor(self.weight)
         assert tensor is not None, "the obstacle is asked for first"
         return tensor
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The weight's dtype."""
         return np.dtype(self.tensor.dtype.numpy())

@@ -81,10 +81,14 @@ def _perm(node: ir.Node | None) -> Perm | None:
 def _regions(graph: ir.Graph, perm: Perm) -> "Iterator[_Region]":
     """Yields connected sets of nodes that work permuted by `perm` and touch a Transpose that does or undoes that."""
     seen: set[ir.Node] = set()
+    undoing = inverse(perm)
     for node in list(graph):
-        if _perm(node) == perm:
+        kind = _perm(node)
+        if kind is None:
+            continue
+        if kind == perm:
             starts = [use.node for use in node.outputs[0].uses()]
-        elif _perm(node) == inverse(perm):
+        elif kind == undoing:
             starts = [producer for value in node.inputs if value is not None and (producer := value.producer())]
         else:
             continue

@@ -7,11 +7,12 @@ A pattern is matched from its root node towards the inputs, along first outputs.
 order of two inputs. A failed match says which node ended it, so that a user can be told what was missing.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -153,12 +154,16 @@ class Mismatch:
     matched: int
 
 
-@dataclass(frozen=True)
-class _State:
-    nodes: tuple[ir.Node, ...] = ()
-    values: Mapping[str, ir.Value] = field(default_factory=dict)
-    named: Mapping[str, ir.Node] = field(default_factory=dict)
-    shared: frozenset[ir.Node] = frozenset()
+class _State(NamedTuple):
+    """What has matched so far; a named tuple, as one is made for each node and value that is looked at."""
+
+    nodes: tuple[ir.Node, ...]
+    values: Mapping[str, ir.Value]
+    named: Mapping[str, ir.Node]
+    shared: frozenset[ir.Node]
+
+
+_START = _State((), {}, {}, frozenset())
 
 
 def roots(pattern: Op | AnyOf) -> tuple[Op, ...]:
@@ -230,7 +235,7 @@ def match(pattern: Op | AnyOf, node: ir.Node) -> Match | Mismatch:
     removes it.
     """
     matcher = _Matcher()
-    for state in chain.from_iterable(matcher.node(root, node, _State()) for root in roots(pattern)):
+    for state in chain.from_iterable(matcher.node(root, node, _START) for root in roots(pattern)):
         leak = _leak(state, node)
         if leak is None:
             inner = dict.fromkeys(n for n in state.nodes if n is not node)
@@ -331,6 +336,6 @@ def _not_constant(part: Const, value: ir.Value) -> str | None:
         return f"{value.name} is not a constant"
     if part.value is None:
         return None
-    if tensor.size != 1 or not np.isclose(float(tensor.numpy().item()), part.value, rtol=CONSTANT_RTOL, atol=0):
+    if tensor.size != 1 or not math.isclose(float(tensor.numpy().item()), part.value, rel_tol=CONSTANT_RTOL):
         return f"the constant {value.name} is not {part.value}"
     return None

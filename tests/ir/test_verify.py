@@ -202,6 +202,7 @@ def test_every_rule_has_a_test() -> None:
     tables = (
         rules.VALUE_RULES,
         rules.INPUT_RULES,
+        rules.OPERATOR_RULES,
         rules.NODE_RULES,
         rules.INITIALIZER_RULES,
         rules.GRAPH_RULES,
@@ -218,3 +219,11 @@ def test_message_names_the_first_three() -> None:
     with pytest.raises(VerifyError, match=r"\[initializer-data\].* and 1 more") as caught:
         ir.require_valid(model)
     assert caught.value.remedy
+
+
+def test_all_nodes_of_a_broken_operator_are_named() -> None:
+    model = ir.from_text(SOUND)
+    for node in list(model.graph)[:2]:
+        node.op_type, node.domain = "Nonsense", ""
+    found = [violation for violation in ir.verify(model) if violation.rule == "known-operator"]
+    assert [violation.where for violation in found] == [node.name or "" for node in list(model.graph)[:2]]

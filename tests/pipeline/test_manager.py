@@ -1,5 +1,6 @@
 """Every pass is a transaction."""
 
+import gc
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,3 +181,27 @@ def test_a_pass_is_not_repeated_where_nothing_changed_since_it_ran() -> None:
         Status.UNCHANGED,
     ]
     assert result.records[-1].nodes == (10, 10)
+
+
+@dataclass(frozen=True)
+class NoteCollector(Pass):
+    """Notes whether the garbage collector is at work."""
+
+    name = "note-collector"
+    summary = "for tests"
+
+    def apply(self, model: ir.Model, context: PassContext) -> PassResult:
+        return PassResult(model, False, details={"collects": gc.isenabled()})
+
+
+def test_the_collector_rests_only_where_no_code_of_others_runs() -> None:
+    def collects(manager: PassManager) -> bool:
+        return bool(manager.run(ir.load(build.cnn()).model).records[0].details["collects"])
+
+    def hook(before: ir.Model, after: ir.Model, record: PassRecord) -> None:
+        assert after is not before
+
+    assert not collects(PassManager([NoteCollector()]))
+    assert collects(PassManager([NoteCollector()], hook=hook))
+    assert collects(PassManager([NoteCollector(), ir.common_passes.RemoveUnusedNodesPass()]))
+    assert gc.isenabled()

@@ -50,7 +50,7 @@ class Preset:
 
 
 _PRESETS: Mapping[ModelKind, Preset] = {
-    ModelKind.CONVOLUTIONAL: Preset(methods=("mse-ranges", "gptq", "bias-correction")),
+    ModelKind.CONVOLUTIONAL: Preset(methods=("mse-ranges", "bias-correction")),
     ModelKind.TRANSFORMER: Preset(),
     ModelKind.RECURRENT: Preset(),
 }
