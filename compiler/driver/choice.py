@@ -1,5 +1,6 @@
 """The choice: among the candidates that load and keep the budget, the fastest; else the best exact model."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -161,6 +162,11 @@ def _speedup(candidate: Candidate) -> float:
 def keeps_budget(candidate: Candidate, recipe: Recipe) -> bool:
     """Whether a candidate ran and keeps the accuracy budget."""
     return candidate.rejected is None and candidate.accuracy is not None and _keeps(candidate.accuracy, recipe)
+
+
+def lost_by(candidate: Candidate) -> float:
+    """Returns what a candidate loses on held-out samples: all where it does not run."""
+    return math.inf if candidate.accuracy is None else candidate.accuracy.drop
 
 
 def _lost_accuracy(candidate: Candidate, recipe: Recipe) -> bool:

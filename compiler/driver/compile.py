@@ -18,6 +18,7 @@ from sardonyx.driver.choice import (
     choose,
     is_lossy,
     keeps_budget,
+    lost_by,
     overtaken,
     to_repair,
     vain_repair,
@@ -241,7 +242,8 @@ class _Compiler:
             self._load_variant,
             self.record,
         )
-        for variant in repair.variants():
+
+        def attempt(variant: Variant) -> float | None:
             self.models[MIXED], self.lossy[MIXED] = variant.model, variant
             self._legalize(MIXED)
             self.record.candidates[:] = [c for c in self.record.candidates if c.name != MIXED]
@@ -249,8 +251,9 @@ class _Compiler:
             late = overtaken(mixed, self.record.candidates, self.recipe)
             if late is not None:
                 self.record.decide("give-back", "nothing", late)
-            if late is not None or keeps_budget(mixed, self.recipe):
-                break
+            return None if late is not None or keeps_budget(mixed, self.recipe) else lost_by(mixed)
+
+        repair.run(lost_by(worst), attempt)
 
     def _load_variant(self, model: ir.Model) -> Session:
         self.backend.legalize(model)

@@ -1,6 +1,6 @@
 """Repairing a quantized model that loses too much: nodes are given back to float, the worst first, until it fits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,6 +11,7 @@ from sardonyx.driver.give_back import (
     Comparison,
     Quantizer,
     Variant,
+    fewest,
     search,
     taken_back,
 )
@@ -47,28 +48,42 @@ class Repair:
     def _recipe(self) -> Recipe:
         return self.judge.recipe
 
-    def variants(self) -> Iterator[Variant]:
-        """Yields models with ever more given back: the caller judges each and stops at the first that fits."""
+    def run(self, lost: float, attempt: Callable[[Variant], float | None]) -> None:
+        """Makes models with ever more given back, until one is enough or `ATTEMPTS` were made.
+
+        Calibration samples tell how many nodes to give back at first, if any; after that the held-out samples do.
+
+        Args:
+            lost: What the fully quantized model loses on held-out samples.
+            attempt: Judges a model; returns what it loses on held-out samples, or None where no other is wanted.
+        """
         feeds = list(islice(self.samples, SAMPLES))
-        comparison = self._comparison(feeds)
         noises = self._noises(feeds)
         rank = {noise.node: number for number, noise in enumerate(noises, start=1)}
-        seconds = self._recipe.give_back_seconds
-        total = self._lost(self.quantized, comparison)
-        budget = Budget(self._recipe.max_drop, seconds)
-        count = search(noises, total, budget, lambda k: self._lost_without(noises[:k], comparison))
-        given = taken_back(noises[:count], seconds, lambda some: self._fits(some, comparison)) if count else []
+        given = self._given_at_first(noises, self._comparison(feeds))
         kept = [noise for noise in noises if noise not in given]
-        told = 0
+        loss, told = None if given else lost, 0
         for _ in range(ATTEMPTS):
+            if loss is not None:
+                more = max(1, len(given) // 2, fewest(kept, loss, 0, self._recipe.max_drop))
+                given, kept = given + kept[:more], kept[more:]
             if not kept:
                 break
             for noise in given[told:]:
                 self.record.decide("give-back", "float", self._reason(noise, rank), (noise.node,))
-            yield self._without(given)
-            told, more = len(given), max(1, len(given) // 2)
-            given, kept = given + kept[:more], kept[more:]
+            told = len(given)
+            loss = attempt(self._without(given))
+            if loss is None:
+                return
         self.record.decide("give-back", "nothing", f"no model with some of {len(noises)} nodes quantized fitted")
+
+    def _given_at_first(self, noises: Sequence[Noise], comparison: Comparison) -> list[Noise]:
+        """As few of the worst nodes as make the model fit on calibration samples; none where it fits with all."""
+        seconds = self._recipe.give_back_seconds
+        total = self._lost(self.quantized, comparison)
+        budget = Budget(self._recipe.max_drop, seconds)
+        count = search(noises, total, budget, lambda k: self._lost_without(noises[:k], comparison))
+        return taken_back(noises[:count], seconds, lambda some: self._fits(some, comparison)) if count else []
 
     def _noises(self, feeds: list[Feed]) -> list[Noise]:
         options = NoiseOptions(
