@@ -1,7 +1,9 @@
 """Nodes given back to float: those that add the most noise first, until the budget is kept."""
 
 import dataclasses
+import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,7 +15,8 @@ from onnx import helper
 import sardonyx
 from sardonyx.driver.give_back import Budget, fewest, search, taken_back
 from sardonyx.driver.noise import Noise
-from sardonyx.pipeline import Recipe, available_schemes
+from sardonyx.driver.repair import Repair
+from sardonyx.pipeline import CompileRecord, Recipe, available_schemes
 from tests import models_for_tests as build
 from tests.timing_for_tests import decree
 
@@ -237,3 +240,44 @@ def test_all_that_fits_without_is_taken_back(count: int, needless: set[int]) -> 
 def test_nothing_is_taken_back_without_time() -> None:
     given_back = ranked(1.0, 1.0)
     assert taken_back(given_back, 0.0, lambda _: True) == given_back
+
+
+class TestRepair:
+    """Giving back by what held-out samples lose, where calibration samples tell too little."""
+
+    NOISES = tuple(Noise(f"n{number}", None, 1.0) for number in range(10))
+
+    def given(self, monkeypatch: pytest.MonkeyPatch, at_first: int, lost: float, drops: list[float]) -> list[int]:
+        """How many of ten nodes of equal noise are given back in each attempt, of which the last one fits."""
+        monkeypatch.setattr(Repair, "_noises", lambda *_: list(self.NOISES))
+        monkeypatch.setattr(Repair, "_given_at_first", lambda *_: list(self.NOISES[:at_first]))
+        monkeypatch.setattr(Repair, "_comparison", lambda *_: None)
+        monkeypatch.setattr(Repair, "_without", lambda _, noises: len(noises))
+        judge = SimpleNamespace(recipe=Recipe(max_drop=0.01))
+        record = CompileRecord(recipe=judge.recipe)
+        left, counts = iter(drops), []
+
+        def attempt(count: int) -> float | None:
+            counts.append(count)
+            return next(left, None)
+
+        Repair(None, None, judge, (), None, record).run(lost, attempt)  # type: ignore[arg-type]
+        named = [decision.subjects for decision in record.decisions if decision.choice == "float"]
+        assert named == [[noise.node] for noise in self.NOISES[: counts[-1] if counts else 0]]
+        return counts
+
+    def test_the_first_models_are_those_that_calibration_samples_tell(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.given(monkeypatch, 3, 0.04, []) == [3]
+
+    def test_where_those_tell_nothing_the_held_out_loss_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.given(monkeypatch, 0, 0.016, []) == [5]
+        assert self.given(monkeypatch, 0, 0.0101, []) == [3]
+
+    def test_what_an_attempt_loses_tells_how_many_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.given(monkeypatch, 2, 0.5, [0.016]) == [2, 6]
+
+    def test_there_are_always_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.given(monkeypatch, 4, 0.5, [0.0]) == [4, 6]
+
+    def test_nothing_is_left_where_all_of_the_noise_is_too_much(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.given(monkeypatch, 0, math.inf, []) == []
