@@ -22,7 +22,7 @@ from sardonyx.passes.quantization.plan import PointKind, QuantPlan
 from sardonyx.pipeline import PassManager, PassRecord, Status, available_passes, parse_pipeline
 
 SAMPLES = 8
-"""Samples on which models are compared."""
+"""Samples on which noise is measured, and on which models are compared at least."""
 TRIES = 8
 """How often a model is made and measured in search of the fewest nodes to give back: bisection of 256 at most."""
 RESOLUTION = 40

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from sardonyx import ir
 from sardonyx.driver.give_back import (
     SAMPLES,
+    TRIES,
     Budget,
     Comparison,
     Quantizer,
+    Stopwatch,
     Variant,
     fewest,
     search,
@@ -22,6 +25,10 @@ from sardonyx.pipeline import CompileRecord, Recipe
 
 ATTEMPTS = 5
 """How many repaired models are judged on held-out samples before giving up."""
+COMPARED = 64
+"""Most calibration samples on which models are compared."""
+BYTES = 256 << 20
+"""Bytes of samples and the original's outputs beyond which no more are held for that."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,9 @@ class Repair:
             lost: What the fully quantized model loses on held-out samples.
             attempt: Judges a model; returns what it loses on held-out samples, or None where no other is wanted.
         """
-        feeds = list(islice(self.samples, SAMPLES))
-        noises = self._noises(feeds)
+        noises = self._noises(list(islice(self.samples, SAMPLES)))
         rank = {noise.node: number for number, noise in enumerate(noises, start=1)}
-        given = self._given_at_first(noises, self._comparison(feeds))
+        given = self._given_at_first(noises, self._comparison())
         kept = [noise for noise in noises if noise not in given]
         loss, told = None if given else lost, 0
         for _ in range(ATTEMPTS):
@@ -107,10 +113,20 @@ class Repair:
             f"give_back_seconds={self._recipe.give_back_seconds:g}"
         )
 
-    def _comparison(self, feeds: list[Feed]) -> Comparison:
-        original = self.judge.original
-        names = [output.name for output in original.outputs]
-        return Comparison(feeds, [original.run(feed) for feed in feeds], names, self.load)
+    def _comparison(self) -> Comparison:
+        """Compares on as many samples as leave time for all that has to be compared, and at least on `SAMPLES`."""
+        original, seconds = self.judge.original, self._recipe.give_back_seconds / (2 * TRIES)
+        watch, nbytes = Stopwatch(seconds), 0
+        feeds: list[Feed] = []
+        reference: list[list[Any]] = []
+        for feed in islice(self.samples, COMPARED):
+            if len(feeds) >= SAMPLES and (nbytes > BYTES or not watch.has_time(len(feeds))):
+                break
+            outputs = original.run(feed)
+            feeds.append(feed)
+            reference.append(outputs)
+            nbytes += sum(getattr(array, "nbytes", 0) for array in (*feed.values(), *outputs))
+        return Comparison(feeds, reference, [output.name for output in original.outputs], self.load)
 
     def _without(self, given_back: Sequence[Noise]) -> Variant:
         return self.quantizer.variant([noise.node for noise in given_back])

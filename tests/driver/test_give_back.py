@@ -281,3 +281,17 @@ class TestRepair:
 
     def test_nothing_is_left_where_all_of_the_noise_is_too_much(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.given(monkeypatch, 0, math.inf, []) == []
+
+    @pytest.mark.parametrize(("seconds", "nbytes", "count"), [(60.0, 1 << 20, 64), (0.0, 1 << 20, 8), (60.0, 0, 8)])
+    def test_models_are_compared_on_as_many_samples_as_time_and_memory_allow(
+        self, monkeypatch: pytest.MonkeyPatch, seconds: float, nbytes: int, count: int
+    ) -> None:
+        monkeypatch.setattr("sardonyx.driver.repair.BYTES", nbytes)
+        original = SimpleNamespace(run=lambda feed: [feed["x"]], outputs=(SimpleNamespace(name="y"),))
+        judge = SimpleNamespace(recipe=Recipe(give_back_seconds=seconds), original=original)
+        samples = [{"x": np.full(4, number, np.float32)} for number in range(100)]
+        comparison = Repair(None, None, judge, samples, None, None)._comparison()  # type: ignore[arg-type]
+        assert (len(comparison.feeds), comparison.names) == (count, ["y"])
+        assert all(
+            outputs[0] is feed["x"] for feed, outputs in zip(comparison.feeds, comparison.reference, strict=True)
+        )
