@@ -68,7 +68,8 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
     """Picks the fastest candidate that was not rejected; the original where all were.
 
     A candidate that was not timed, because there was no sample to time it with, counts as fast as the original; later
-    candidates win ties, so that an exact optimization is preferred to the original.
+    candidates win ties, so that an exact optimization is preferred to the original. Of quantized models
+    that differ in numbers alone, that one is picked which agrees best with the original on held-out samples.
 
     Args:
         candidates: What was measured; gets the reasons for which some are rejected.
@@ -85,9 +86,12 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
     if not usable:
         reasons = "; ".join(f"{c.name}: {c.rejected}" for c in candidates)
         return Choice(ORIGINAL, f"no candidate may be written ({reasons})", _is_budget_met(candidates, None, recipe))
-    best = max(reversed(usable), key=_merit(untimed))
+    twins = _twins(max(reversed(usable), key=_merit(untimed)), usable)
+    best = _nearest(twins)
     met_budget = _is_budget_met(candidates, best, recipe)
     fastest = f"{PROMISING} that keeps the budget; {untimed}" if untimed else "the fastest that keeps the budget"
+    if len(twins) > 1:
+        fastest = f"{fastest}: of {len(twins)} of the same operators and size the nearest to the original"
     why = "the only candidate that may be written" if len(usable) == 1 else fastest
     rejected = "; ".join(f"{c.name}: {c.rejected}" for c in candidates if c.rejected)
     return Choice(best.name, f"{why} ({rejected})" if rejected else why, met_budget)
@@ -96,6 +100,22 @@ def choose(candidates: list[Candidate], recipe: Recipe, untimed: str = "") -> Ch
 def _inexact(optimized: Candidate) -> str | None:
     """Why exact passes were not exact, or None; what the target had rewritten is judged by the budget."""
     return None if optimized.legalized else inexact_output(optimized)
+
+
+def _twins(candidate: Candidate, usable: list[Candidate]) -> list[Candidate]:
+    """The quantized models of the same operators and bytes, which differ in numbers alone and are as fast; itself too.
+
+    An exact model is the only one of its kind.
+    """
+    if not is_lossy(candidate.name):
+        return [candidate]
+    made = (candidate.operators, candidate.nbytes, candidate.integer_nodes)
+    return [c for c in usable if is_lossy(c.name) and (c.operators, c.nbytes, c.integer_nodes) == made]
+
+
+def _nearest(candidates: list[Candidate]) -> Candidate:
+    """The one that agrees best with the original on held-out samples; the first of several."""
+    return max(candidates, key=lambda candidate: (candidate.agreement or {}).get("value", 0.0))
 
 
 def _is_budget_met(candidates: list[Candidate], best: Candidate | None, recipe: Recipe) -> bool:
@@ -126,7 +146,7 @@ def to_repair(candidates: list[Candidate], recipe: Recipe, untimed: str = "") ->
     fastest = max(lossy, key=_merit(untimed), default=None)
     if fastest is None or (kept and _speedup(fastest) < WORTHWHILE * max(map(_speedup, kept))):
         return None
-    return fastest
+    return _nearest(_twins(fastest, lossy))
 
 
 def overtaken(repaired: Candidate, candidates: list[Candidate], recipe: Recipe) -> str | None:

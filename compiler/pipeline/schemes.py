@@ -56,6 +56,13 @@ _SCHEMES = (
         summary="activations and weights as integers, in the types that the target prefers on this machine",
     ),
     QuantizationScheme(
+        "static-gptq",
+        f'{_MOVED}, {_STATIC}{{methods=["auto","gptq"]}}',
+        (_STATIC,),
+        samples=True,
+        summary="the same with weights rounded to make up for each other's errors, which the samples have to bear out",
+    ),
+    QuantizationScheme(
         "static-u8s8",
         f"{_MOVED}, {_STATIC}{{activations=uint8}}",
         (_STATIC,),
@@ -133,7 +140,7 @@ _SUITS: Mapping[str, Callable[[QuantizationScheme, Capabilities], bool]] = {
 """Whether a target has what a pass quantizes to."""
 
 DEFAULTS: Mapping[ModelKind, tuple[tuple[str, ...], ...]] = {
-    ModelKind.CONVOLUTIONAL: (("static",),),
+    ModelKind.CONVOLUTIONAL: (("static",), ("static-gptq",)),
     ModelKind.TRANSFORMER: (("static",), ("dynamic",), ("weight-int8", "weight-int4")),
     ModelKind.RECURRENT: (("static-dynamic",), ("static",)),
 }

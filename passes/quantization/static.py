@@ -20,7 +20,7 @@ from sardonyx.passes.quantization.methods.chosen_integers import chosen_integers
 from sardonyx.passes.quantization.methods.layers import linear_layers
 from sardonyx.passes.quantization.methods.presets import preset
 from sardonyx.passes.quantization.methods.refine import Refined, Refiner, placed_layers, weight_reaches
-from sardonyx.passes.quantization.methods.selection import AUTO, select_methods
+from sardonyx.passes.quantization.methods.selection import AUTO, resolved, select_methods
 from sardonyx.passes.quantization.methods.sequential import correct_in_sequence
 from sardonyx.passes.quantization.placement import Placement, place
 from sardonyx.passes.quantization.plan import QuantPlan
@@ -77,8 +77,8 @@ class QuantizeStatic(Pass):
         state: Folder that keeps what was observed, so that an interrupted run goes on; empty to keep nothing.
         thinning: One element in so many goes into the histograms that `percentile`, `entropy`, `mse`, `cosine` and
             `joint` look at; 1 for all. Extremes are of all elements in any case.
-        methods: Accuracy methods by name, see `sardonyx.passes.quantization.methods.selection`; `auto` alone for those
-            that suit the kind of model.
+        methods: Accuracy methods by name, see `sardonyx.passes.quantization.methods.selection`; `auto` for those
+            that suit the kind of model, except where another name chooses the same thing.
     """
 
     name = "quantize-static"
@@ -104,8 +104,7 @@ class QuantizeStatic(Pass):
             raise SpecError(
                 f"Activations cannot be {self.activations!r}.", remedy=f"Use one of: {', '.join(ACTIVATIONS)}."
             )
-        if self.methods != (AUTO,):
-            select_methods(self.methods)
+        select_methods(resolved(self.methods, ()))
 
     def apply(self, model: ir.Model, context: PassContext) -> PassResult:
         """Plans and writes the Q/DQ nodes.
@@ -144,7 +143,7 @@ class QuantizeStatic(Pass):
         capabilities = self._table(context.capabilities)
         ir.ensure_shapes(model)
         suited = preset(model, capabilities)
-        names = suited.methods if self.methods == (AUTO,) else self.methods
+        names = resolved(self.methods, suited.methods)
         method = suited.calibrator if self.calibrator == AUTO else self.calibrator
         methods = select_methods(names)
         searching = methods.ranges != "calibrated"

@@ -119,6 +119,8 @@ def test_the_fastest_is_repaired_where_that_is_worth_while(
 ) -> None:
     names = ("quantized", "quantized-1")
     candidates = [candidate(name, *each) for name, each in zip(names, lossy, strict=False)]
+    for quantized in candidates:
+        quantized.nbytes = len(quantized.name)  # no two of them differ in numbers alone
     found = to_repair(candidates, Recipe())
     assert (None if found is None else found.name) == repaired
     if any(drop == 0.0 for _, drop in lossy):
@@ -131,3 +133,30 @@ def test_a_repaired_model_is_overtaken_by_one_that_keeps_the_budget() -> None:
     reason = overtaken(candidate("mixed", 1.7, 0.0), others, Recipe())
     assert reason is not None
     assert "not faster than quantized-dynamic, which keeps the budget (1.70x against 1.80x)" in reason
+
+
+@pytest.mark.parametrize(
+    ("agreements", "sizes", "chosen"),
+    [
+        ((0.990, 0.995), (1, 1), "quantized-static-gptq"),
+        ((0.995, 0.990), (1, 1), "quantized"),
+        ((0.990, 0.995), (1, 2), "quantized"),
+        ((None, None), (1, 1), "quantized"),
+    ],
+)
+def test_of_quantized_models_that_differ_in_numbers_alone_the_nearest_to_the_original_is_written(
+    agreements: tuple[float | None, float | None], sizes: tuple[int, int], chosen: str
+) -> None:
+    candidates = [candidate("optimized", 1.1), candidate("quantized", 2.0), candidate("quantized-static-gptq", 1.97)]
+    for quantized, agreement, size in zip(candidates[1:], agreements, sizes, strict=True):
+        quantized.agreement, quantized.nbytes = agreement and {"value": agreement}, size  # type: ignore[assignment]
+    choice = choose(candidates, Recipe(max_drop=0.01))
+    assert choice.name == chosen
+    assert ("nearest to the original" in choice.reason) == (sizes == (1, 1))
+
+
+def test_where_speed_is_not_known_the_nearest_of_those_that_promise_as_much_is_written() -> None:
+    candidates = [candidate("optimized", None), candidate("quantized", None), candidate("quantized-b", None)]
+    for quantized, agreement in zip(candidates[1:], (0.99, 0.995), strict=True):
+        quantized.integer_nodes, quantized.agreement = 5, {"value": agreement}
+    assert choose(candidates, Recipe(), "not timed here").name == "quantized-b"

@@ -48,7 +48,7 @@ def test_the_record_tells_all(source: Path, tmp_path: Path) -> None:
     assert {e.path: e.sha256 for e in record.outputs} == {
         p.name: sha256(p) for p in (tmp_path / "out").iterdir() if p.name != "record.json"
     }
-    assert {c.name for c in record.candidates} == {"optimized", "quantized"}
+    assert {c.name for c in record.candidates} == {"optimized", "quantized", "quantized-static-gptq"}
     for candidate in record.candidates:
         assert candidate.accuracy is not None
         assert candidate.latency is not None
@@ -58,7 +58,7 @@ def test_the_record_tells_all(source: Path, tmp_path: Path) -> None:
     assert len(record.samples["fingerprint"]) == 64
     assert {"onnxruntime", "onnx-ir", "numpy", "python", "sardonyx"} <= set(record.tools)
     assert record.machine["architecture"]
-    assert record.pipeline.endswith("quantize-static")
+    assert "quantize-static" in record.pipeline
     assert [p.status for p in record.passes if p.status == "undone"] == []
     assert result.record.chosen == record.chosen
 

@@ -57,7 +57,8 @@ def test_equalization_leaves_nothing_to_give_back(monkeypatch: pytest.MonkeyPatc
     decree(monkeypatch, quantized=2.0)
     recipe = Recipe(timing_seconds=0.1, max_drop=0.02)
     result = sardonyx.compile(with_an_outlier_channel(), data=images(24), recipe=recipe)
-    assert (result.record.chosen, result.record.met_budget) == ("quantized", True)
+    assert result.record.chosen.startswith("quantized")
+    assert result.record.met_budget
 
 
 def test_the_node_that_adds_most_noise_is_given_back_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,14 @@ NAMES: Mapping[str, tuple[str, str]] = {
 """Field of `Methods` and its value, by the name of the method."""
 
 
+def resolved(names: Sequence[str], suited: Sequence[str]) -> tuple[str, ...]:
+    """Replaces `auto` by the methods that suit a model, but for those that choose what another name chooses."""
+    named = [name for name in names if name != AUTO]
+    fields = {NAMES[name][0] for name in named if name in NAMES}
+    usual = tuple(name for name in suited if NAMES[name][0] not in fields)
+    return (*usual, *named) if AUTO in names else tuple(named)
+
+
 def select_methods(names: Sequence[str]) -> Methods:
     """Returns the methods that go by names, other than `auto`.
 
@@ -51,7 +59,7 @@ def select_methods(names: Sequence[str]) -> Methods:
     for name in names:
         if name not in NAMES:
             raise SpecError(
-                f"There is no accuracy method {name!r}.", remedy=f"Use {AUTO} alone or some of: {', '.join(NAMES)}."
+                f"There is no accuracy method {name!r}.", remedy=f"Use {AUTO} or some of: {', '.join(NAMES)}."
             )
         field, value = NAMES[name]
         if field in chosen:

@@ -20,7 +20,7 @@ from sardonyx.passes.quantization.methods.layers import linear_layers
 from sardonyx.passes.quantization.methods.presets import ModelKind, model_kind
 from sardonyx.passes.quantization.methods.responses import response, scaled_gate
 from sardonyx.passes.quantization.methods.rounding import Grid, output_error, round_compensated
-from sardonyx.passes.quantization.methods.selection import NAMES, Methods, select_methods
+from sardonyx.passes.quantization.methods.selection import NAMES, Methods, resolved, select_methods
 from sardonyx.passes.quantization.methods.sequential import correct_in_sequence
 from sardonyx.passes.quantization.methods.weight_scales import search_weight_reach
 from sardonyx.passes.quantization.plan import QuantPlan
@@ -362,6 +362,19 @@ class TestResponses:
 class TestSelection:
     def test_names(self) -> None:
         assert select_methods(("gptq", "mse-weights")) == Methods(weights="mse", rounding="gptq")
+
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            (("auto",), ("mse-ranges", "bias-correction")),
+            (("auto", "gptq"), ("mse-ranges", "bias-correction", "gptq")),
+            (("response-ranges", "auto"), ("bias-correction", "response-ranges")),
+            (("gptq",), ("gptq",)),
+            ((), ()),
+        ],
+    )
+    def test_auto_stands_for_what_suits_the_model(self, names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+        assert resolved(names, ("mse-ranges", "bias-correction")) == expected
 
     @pytest.mark.parametrize(
         ("names", "message"),
