@@ -9,6 +9,7 @@ from typing import Any
 from sardonyx import ir
 from sardonyx.backends import backend
 from sardonyx.capabilities import Capabilities
+from sardonyx.driver.choice import MIXED, is_lossy
 from sardonyx.driver.output import original_file
 from sardonyx.errors import UsageError
 from sardonyx.measure import describe_machine
@@ -58,7 +59,7 @@ def explain(source: Path, node: str) -> Explanation:
     Raises:
         UsageError: If there is no such model or no such node.
     """
-    path, recipe = _original(source)
+    path, recipe, record = _original(source)
     model = ir.load(path, opset=recipe.opset).model
     found = _find(model, node)
     if found is None:
@@ -77,19 +78,33 @@ def explain(source: Path, node: str) -> Explanation:
     if last is not None and last.name is not None:
         row = capabilities.support(last.domain, last.op_type)
         listed = "the target has no integer kernel for it" if row is None else "its neighbours are not integers"
-        runs = "it runs as integers" if last.name in placement.integer_nodes else listed
+        runs = _as_written(record, last.name) if last.name in placement.integer_nodes else listed
         integers = placement.float_nodes.get(last.name, runs)
     return Explanation(node, op_type, tuple(follower.fate), tuple(follower.rules), integers)
 
 
-def _original(source: Path) -> tuple[Path, Recipe]:
+def _as_written(record: CompileRecord | None, node: str) -> str:
+    """What a compile made of a node that the target can run as integers; what it would make of it without one."""
+    if record is None or record.chosen == "":
+        return "it runs as integers"
+    if not is_lossy(record.chosen):
+        why = next((d.reason for d in record.decisions if d.stage == "choose"), "")
+        return f"the target can run it as integers, but the {record.chosen} model was written: {why}"
+    given = (
+        d.reason for d in record.decisions if d.stage == "give-back" and d.choice == "float" and node in d.subjects
+    )
+    reason = next(given, None) if record.chosen == MIXED else None
+    return "it runs as integers" if reason is None else f"it was given back to float: {reason}"
+
+
+def _original(source: Path) -> tuple[Path, Recipe, CompileRecord | None]:
     record_path = source / RECORD_NAME
     if not source.is_dir():
-        return source, Recipe()
+        return source, Recipe(), None
     if not record_path.is_file():
         raise UsageError(f"{source} holds no {RECORD_NAME}.", remedy="Name a model file or a compile's output folder.")
     record = CompileRecord.read(record_path)
-    return original_file(record, source), record.recipe
+    return original_file(record, source), record.recipe, record
 
 
 def _find(model: ir.Model, name: str) -> ir.Node | None:

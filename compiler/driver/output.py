@@ -27,12 +27,17 @@ def original_file(record: CompileRecord, folder: Path) -> Path:
     """Returns the file that an output folder was compiled from.
 
     Raises:
-        UsageError: If it was not compiled from a file, or the file has changed since.
+        UsageError: If it was not compiled from a file, or the file is gone or has changed since.
     """
     if record.source.path is None:
         raise UsageError(f"{folder} was not compiled from a file.", remedy="Name the original model's file.")
     path = Path(record.source.path)
-    if path.is_file() and ir.file_sha256(path) != record.source.sha256:
+    if not path.is_file():
+        raise UsageError(
+            f"{folder} was compiled from {path}, which is not there.",
+            remedy="Run from the folder where it was compiled, or put the model back.",
+        )
+    if ir.file_sha256(path) != record.source.sha256:
         raise UsageError(f"{path} has changed since {folder} was compiled from it.", remedy="Compile it again.")
     return path
 
