@@ -396,7 +396,7 @@ class TestHalf:
 
 
 def test_schemes_follow_from_the_table() -> None:
-    assert default_names(ModelKind.CONVOLUTIONAL, TABLE) == ("static",)
+    assert default_names(ModelKind.CONVOLUTIONAL, TABLE) == ("static", "static-gptq")
     assert default_names(ModelKind.TRANSFORMER, TABLE) == ("static", "weight-int4")
     assert default_names(ModelKind.RECURRENT, TABLE) == ("static",)
     assert default_names(ModelKind.TRANSFORMER, TABLE, samples=False) == ("weight-int4-hqq",)
