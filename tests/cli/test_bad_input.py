@@ -348,7 +348,11 @@ EXPLAIN = {
     "no such node": ("model.onnx", "cnov1", ["model.onnx has no node 'cnov1'", "'conv1'"]),
     "no record": ("models", "conv1", ["models holds no record.json", "output folder"]),
     "a broken record": ("out", "conv1", ["record.json is not a compile record", "compile again"]),
-    "the source is gone": ("moved", "conv1", ["moved was compiled from gone.onnx, which is not there", "Run from the folder"]),
+    "the source is gone": (
+        "moved",
+        "conv1",
+        ["moved was compiled from gone.onnx, which is not there", "Run from the folder"],
+    ),
     "no source file": ("memory", "conv1", ["memory was not compiled from a file"]),
 }
 
